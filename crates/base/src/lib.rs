@@ -1,1 +1,20 @@
-//! tollgate-base
+//! Ground of every crate: errors that know whose fault they are, the clock, ids, header names, owned tasks, shutdown.
+//!
+//! Nothing here knows HTTP servers, plugins or configuration.
+#![forbid(unsafe_code)]
+
+pub mod clock;
+pub mod error;
+pub mod flag;
+pub mod headers;
+pub mod id;
+pub mod secret;
+pub mod shutdown;
+pub mod task;
+pub mod termination;
+
+pub use error::{Error, Fault, Retry};
+pub use flag::Flag;
+pub use secret::Secret;
+pub use shutdown::Shutdown;
+pub use termination::{Termination, Timer};

@@ -1,1 +1,14 @@
-//! tollgate-body
+//! What travels through the chain: bodies that stream by default and are parsed at most once.
+//!
+//! A body is untouched bytes, an original with lazily parsed JSON and recorded edits, or a stream of SSE events.
+//! Bodies that nobody asked for pass through whatever their size. Knows no plugin and no vendor.
+#![forbid(unsafe_code)]
+
+mod body;
+
+pub use body::{Body, BoxedBody, Side};
+
+/// A request on its way upstream.
+pub type Request = http::Request<Body>;
+/// An answer on its way to the client.
+pub type Response = http::Response<Body>;

@@ -1,0 +1,24 @@
+//! Header names that several crates use and `http` does not define.
+
+use http::HeaderName;
+
+/// Generated when absent, always answered.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Appended with the peer's address.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// `http` or `https`, the scheme the client used.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// The external client address, when `addXRealIpHeader` is on.
+pub const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// The path as the client sent it, once something rewrote it.
+pub const X_ENVOY_ORIGINAL_PATH: HeaderName = HeaderName::from_static("x-envoy-original-path");
+/// The authority as the client sent it, once something rewrote it.
+pub const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-original-host");
+/// Milliseconds the upstream took to its response head.
+pub const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-service-time");
+/// Consumer that an authentication plugin recognised; a client's own value is removed.
+pub const X_MSE_CONSUMER: HeaderName = HeaderName::from_static("x-mse-consumer");
+/// First-byte timeout that `ai-proxy` asks for, in milliseconds.
+pub const X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS: HeaderName =
+    HeaderName::from_static("x-envoy-upstream-rq-first-byte-timeout-ms");

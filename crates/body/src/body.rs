@@ -1,0 +1,167 @@
+//! `Body`: one type for what the client sent, what the upstream answers and what we make ourselves.
+//!
+//! It implements `http_body::Body`; frames pass through without a copy. It never buffers unless asked, and then
+//! only up to the limit given.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tollgate_base::{Error, Flag};
+
+/// A body made by somebody else: a plugin's wrapper, a translator.
+pub type BoxedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
+
+/// Whose bytes a network body carries, hence whose fault a broken one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// A request body.
+    Client,
+    /// A response body.
+    Upstream,
+}
+
+/// The body of a request or response; dropping it stops its source.
+#[derive(Default)]
+pub struct Body(Inner);
+
+#[derive(Default)]
+enum Inner {
+    #[default]
+    Empty,
+    Bytes(Bytes),
+    Network(Incoming, Side),
+    Boxed(BoxedBody),
+}
+
+impl Body {
+    /// No bytes at all.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self(Inner::Empty)
+    }
+
+    /// All the bytes, known now.
+    pub fn bytes(bytes: impl Into<Bytes>) -> Self {
+        let all = bytes.into();
+        if all.is_empty() { Self::empty() } else { Self(Inner::Bytes(all)) }
+    }
+
+    /// A body as it comes off the network.
+    #[must_use]
+    pub fn network(incoming: Incoming, side: Side) -> Self {
+        if incoming.is_end_stream() { Self::empty() } else { Self(Inner::Network(incoming, side)) }
+    }
+
+    /// A body made elsewhere.
+    pub fn boxed(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
+        Self(Inner::Boxed(Box::pin(body)))
+    }
+
+    /// Takes the body out, leaving an empty one.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        std::mem::take(self)
+    }
+
+    /// The bytes when they are all known already.
+    #[must_use]
+    pub fn as_bytes(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Inner::Bytes(bytes) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// Reads everything, at most `limit` bytes; afterwards the body holds the bytes and can still be sent.
+    ///
+    /// # Errors
+    /// 413 naming `limit_name` when there is more, or the source's own error.
+    pub async fn buffer(&mut self, limit_name: &str, limit: usize) -> Result<Bytes, Error> {
+        if let Inner::Bytes(bytes) = &self.0 {
+            if bytes.len() > limit {
+                return Err(Error::too_large(limit_name, limit));
+            }
+            return Ok(bytes.clone());
+        }
+        if self.size_hint().lower() > limit as u64 {
+            return Err(Error::too_large(limit_name, limit));
+        }
+        let whole = collect(&mut *self, limit_name, limit).await?;
+        *self = Self::bytes(whole.clone());
+        Ok(whole)
+    }
+}
+
+async fn collect(body: &mut Body, limit_name: &str, limit: usize) -> Result<Bytes, Error> {
+    let mut first = Bytes::new();
+    let mut rest = bytes::BytesMut::new();
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(Error::too_large(limit_name, limit));
+        }
+        if first.is_empty() && rest.is_empty() {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.extend_from_slice(&std::mem::take(&mut first));
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match &mut self.0 {
+            Inner::Empty => Poll::Ready(None),
+            Inner::Bytes(bytes) => {
+                let all = std::mem::take(bytes);
+                self.0 = Inner::Empty;
+                Poll::Ready(Some(Ok(Frame::data(all))))
+            }
+            Inner::Network(incoming, side) => {
+                let whose = *side;
+                Pin::new(incoming).poll_frame(context).map_err(|cause| network_error(whose, &cause))
+            }
+            Inner::Boxed(body) => body.as_mut().poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Inner::Empty => true,
+            Inner::Bytes(_) => false,
+            Inner::Network(incoming, _) => incoming.is_end_stream(),
+            Inner::Boxed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Network(incoming, _) => incoming.size_hint(),
+            Inner::Boxed(body) => body.size_hint(),
+        }
+    }
+}
+
+fn network_error(side: Side, cause: &hyper::Error) -> Error {
+    match side {
+        Side::Client => Error::client_gone().with_source(cause),
+        Side::Upstream => {
+            Error::upstream(StatusCode::BAD_GATEWAY, "upstream_cut", "upstream ended the answer before its end")
+                .with_flag(Flag::UpstreamCut)
+                .with_source(cause)
+        }
+    }
+}
