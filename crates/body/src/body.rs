@@ -47,13 +47,21 @@ impl Body {
     /// All the bytes, known now.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         let all = bytes.into();
-        if all.is_empty() { Self::empty() } else { Self(Inner::Bytes(all)) }
+        if all.is_empty() {
+            Self::empty()
+        } else {
+            Self(Inner::Bytes(all))
+        }
     }
 
     /// A body as it comes off the network.
     #[must_use]
     pub fn network(incoming: Incoming, side: Side) -> Self {
-        if incoming.is_end_stream() { Self::empty() } else { Self(Inner::Network(incoming, side)) }
+        if incoming.is_end_stream() {
+            Self::empty()
+        } else {
+            Self(Inner::Network(incoming, side))
+        }
     }
 
     /// A body made elsewhere.
@@ -120,7 +128,10 @@ impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match &mut self.0 {
             Inner::Empty => Poll::Ready(None),
             Inner::Bytes(bytes) => {
@@ -130,7 +141,9 @@ impl HttpBody for Body {
             }
             Inner::Network(incoming, side) => {
                 let whose = *side;
-                Pin::new(incoming).poll_frame(context).map_err(|cause| network_error(whose, &cause))
+                Pin::new(incoming)
+                    .poll_frame(context)
+                    .map_err(|cause| network_error(whose, &cause))
             }
             Inner::Boxed(body) => body.as_mut().poll_frame(context),
         }
@@ -158,10 +171,12 @@ impl HttpBody for Body {
 fn network_error(side: Side, cause: &hyper::Error) -> Error {
     match side {
         Side::Client => Error::client_gone().with_source(cause),
-        Side::Upstream => {
-            Error::upstream(StatusCode::BAD_GATEWAY, "upstream_cut", "upstream ended the answer before its end")
-                .with_flag(Flag::UpstreamCut)
-                .with_source(cause)
-        }
+        Side::Upstream => Error::upstream(
+            StatusCode::BAD_GATEWAY,
+            "upstream_cut",
+            "upstream ended the answer before its end",
+        )
+        .with_flag(Flag::UpstreamCut)
+        .with_source(cause),
     }
 }

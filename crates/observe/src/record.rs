@@ -1,0 +1,169 @@
+//! `Record`: everything one request leaves behind, for access log, metrics and ledger.
+//!
+//! Shared (`Rc`) between the request's code and its response body, so fields are cells; single-threaded, never locked.
+//! It is read once, by `account`, when the exchange is over.
+
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::{HeaderValue, Method, Version};
+use smallvec::SmallVec;
+use tollgate_base::clock::Instant;
+use tollgate_base::flag::Flags;
+use tollgate_base::{Flag, Termination};
+
+/// A name and value that a plugin leaves for log, span or metric (`wasm.ai_log`, …).
+pub type Attribute = (Cow<'static, str>, String);
+
+/// What is known of the client's connection; one per connection, shared by its requests.
+#[derive(Debug)]
+pub struct Connection {
+    /// Process-wide number (`%CONNECTION_ID%`).
+    pub id: u64,
+    /// The TCP peer.
+    pub peer: SocketAddr,
+    /// Our own end.
+    pub local: SocketAddr,
+    /// Server name of the TLS handshake.
+    pub server_name: Option<Arc<str>>,
+    /// Whether the client speaks TLS to us.
+    pub tls: bool,
+}
+
+/// The request as the client sent it, before anything changed it.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// Method.
+    pub method: Method,
+    /// Authority, port included.
+    pub authority: Arc<str>,
+    /// Path and query.
+    pub path: http::uri::PathAndQuery,
+    /// Protocol version on the client's side.
+    pub version: Version,
+}
+
+/// Durations, each measured from the arrival of the request head.
+#[derive(Debug, Default)]
+pub struct Timings {
+    /// Last byte of the request sent upstream.
+    pub request_sent: Cell<Option<Instant>>,
+    /// Upstream request began (the last attempt).
+    pub upstream_started: Cell<Option<Instant>>,
+    /// Response head received from upstream.
+    pub response_head: Cell<Option<Instant>>,
+    /// First body byte or event of the answer.
+    pub first_event: Cell<Option<Instant>>,
+}
+
+/// Everything one request leaves behind.
+#[derive(Debug)]
+pub struct Record {
+    /// The client's connection.
+    pub connection: std::rc::Rc<Connection>,
+    /// The request as it came.
+    pub original: Original,
+    /// `x-request-id`, generated or the client's.
+    pub request_id: HeaderValue,
+    /// Wall time of arrival.
+    pub start_time: SystemTime,
+    /// Monotonic time of arrival.
+    pub started: Instant,
+    /// Durations.
+    pub timings: Timings,
+    /// Chosen route's name; `None` prints `-`.
+    pub route: RefCell<Option<Arc<str>>>,
+    /// Chosen cluster's name (`outbound|443||qwen.dns`).
+    pub cluster: RefCell<Option<Arc<str>>>,
+    /// Address of the upstream connection used last.
+    pub upstream_peer: Cell<Option<SocketAddr>>,
+    /// Our end of it.
+    pub upstream_local: Cell<Option<SocketAddr>>,
+    /// Why connecting or TLS to the upstream failed.
+    pub upstream_failure: RefCell<Option<String>>,
+    /// Upstream attempts made.
+    pub attempts: Cell<u32>,
+    /// Consumer recognised by an authentication plugin.
+    pub consumer: RefCell<Option<Arc<str>>>,
+    /// Status sent to the client; 0 while none was.
+    pub status: Cell<u16>,
+    /// `%RESPONSE_CODE_DETAILS%`.
+    pub details: RefCell<Cow<'static, str>>,
+    /// `%RESPONSE_FLAGS%`.
+    pub flags: Cell<Flags>,
+    /// How it ended; set once, the first wins.
+    pub termination: Cell<Option<Termination>>,
+    /// Body bytes from the client.
+    pub bytes_received: Cell<u64>,
+    /// Body bytes to the client.
+    pub bytes_sent: Cell<u64>,
+    /// Values of the request headers that the log format names, in the format's order.
+    pub request_headers: RefCell<SmallVec<[Option<HeaderValue>; 8]>>,
+    /// Values of the response headers that the log format names, in the format's order.
+    pub response_headers: RefCell<SmallVec<[Option<HeaderValue>; 4]>>,
+    /// `%FILTER_STATE(wasm.x:PLAIN)%` values, under their full key.
+    pub filter_state: RefCell<SmallVec<[Attribute; 2]>>,
+}
+
+impl Record {
+    /// A fresh one for a request that just arrived.
+    #[must_use]
+    pub fn new(
+        connection: std::rc::Rc<Connection>,
+        original: Original,
+        request_id: HeaderValue,
+        started: Instant,
+    ) -> Self {
+        Self {
+            connection,
+            original,
+            request_id,
+            start_time: tollgate_base::clock::wall(),
+            started,
+            timings: Timings::default(),
+            route: RefCell::default(),
+            cluster: RefCell::default(),
+            upstream_peer: Cell::default(),
+            upstream_local: Cell::default(),
+            upstream_failure: RefCell::default(),
+            attempts: Cell::default(),
+            consumer: RefCell::default(),
+            status: Cell::default(),
+            details: RefCell::new(Cow::Borrowed("")),
+            flags: Cell::default(),
+            termination: Cell::default(),
+            bytes_received: Cell::default(),
+            bytes_sent: Cell::default(),
+            request_headers: RefCell::default(),
+            response_headers: RefCell::default(),
+            filter_state: RefCell::default(),
+        }
+    }
+
+    /// Adds a response flag.
+    pub fn flag(&self, flag: Flag) {
+        let mut flags = self.flags.get();
+        flags.insert(flag);
+        self.flags.set(flags);
+    }
+
+    /// Says how the exchange ended; the first word counts.
+    pub fn terminate(&self, termination: Termination) {
+        if self.termination.get().is_none() {
+            self.termination.set(Some(termination));
+        }
+    }
+
+    /// Leaves a filter-state value, replacing an earlier one of the same key.
+    pub fn set_filter_state(&self, key: impl Into<Cow<'static, str>>, value: String) {
+        let name = key.into();
+        let mut state = self.filter_state.borrow_mut();
+        match state.iter_mut().find(|entry| entry.0 == name) {
+            Some(entry) => entry.1 = value,
+            None => state.push((name, value)),
+        }
+    }
+}

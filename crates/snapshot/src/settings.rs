@@ -1,0 +1,48 @@
+//! What holds for every route: limits of the listeners, header switches, the access-log format.
+
+use std::time::Duration;
+
+/// `higress-config` and `mesh`, compiled.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Silence on a client connection after which it is closed (`downstream.idleTimeout`, 180 s; zero is off).
+    pub downstream_idle: Duration,
+    /// Largest request head in bytes (`downstream.maxRequestHeadersKb`, 60 KB); more is a 431.
+    pub max_request_head: usize,
+    /// Longest a request head may take to arrive (10 s), then 408.
+    pub request_head_timeout: Duration,
+    /// Largest body a plugin may buffer by default, in bytes (`downstream.connectionBufferLimits`, 32 KiB).
+    pub buffer_limit: usize,
+    /// Streams per HTTP/2 client connection (100).
+    pub http2_max_streams: u32,
+    /// HTTP/2 stream window in bytes.
+    pub http2_stream_window: u32,
+    /// HTTP/2 connection window in bytes.
+    pub http2_connection_window: u32,
+    /// Longest time to connect to an upstream (10 s).
+    pub connect_timeout: Duration,
+    /// `disableXEnvoyHeaders`.
+    pub envoy_headers: bool,
+    /// `addXRealIpHeader`.
+    pub real_ip_header: bool,
+    /// Access-log format; `None` is Higress's own.
+    pub access_log_format: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            downstream_idle: Duration::from_secs(180),
+            max_request_head: 60 * 1024,
+            request_head_timeout: Duration::from_secs(10),
+            buffer_limit: 32 * 1024,
+            http2_max_streams: 100,
+            http2_stream_window: 65_535,
+            http2_connection_window: 1_048_576,
+            connect_timeout: Duration::from_secs(10),
+            envoy_headers: true,
+            real_ip_header: false,
+            access_log_format: None,
+        }
+    }
+}
