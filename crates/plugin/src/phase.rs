@@ -40,6 +40,18 @@ impl Order {
     pub fn new(phase: Phase, priority: Option<i32>) -> Self {
         Self(phase, Reverse(priority.map_or(i64::MIN, i64::from)))
     }
+
+    /// The phase.
+    #[must_use]
+    pub fn phase(self) -> Phase {
+        self.0
+    }
+
+    /// The priority as written; `None` when unset.
+    #[must_use]
+    pub fn priority(self) -> Option<i32> {
+        i32::try_from(self.1.0).ok()
+    }
 }
 
 #[cfg(test)]

@@ -116,7 +116,7 @@ pub struct HeaderEdits {
 pub struct Redirect {
     /// 301, 302 or 308 …
     pub status: StatusCode,
-    /// New scheme, if it changes.
+    /// New scheme, if it changes. When it does and `authority` does not, the port is dropped.
     pub scheme: Option<Box<str>>,
     /// New authority, if it changes.
     pub authority: Option<Box<str>>,

@@ -64,6 +64,8 @@ pub struct Destination {
     pub cluster: Result<Arc<Cluster>, Arc<str>>,
     /// Header edits that belong to this destination only (canary branches).
     pub headers: crate::policy::HeaderControl,
+    /// Tried in order while `cluster` does not exist or has no healthy endpoint (canary: the stable branch).
+    pub fallbacks: Vec<Arc<Cluster>>,
 }
 
 impl Destination {

@@ -19,6 +19,8 @@ pub struct Settings {
     pub http2_stream_window: u32,
     /// HTTP/2 connection window in bytes.
     pub http2_connection_window: u32,
+    /// Whether TLS clients are offered `h2` (`mesh.defaultConfig.disableAlpnH2` turns it off).
+    pub alpn_h2: bool,
     /// Longest time to connect to an upstream (10 s).
     pub connect_timeout: Duration,
     /// `disableXEnvoyHeaders`.
@@ -39,6 +41,7 @@ impl Default for Settings {
             http2_max_streams: 100,
             http2_stream_window: 65_535,
             http2_connection_window: 1_048_576,
+            alpn_h2: true,
             connect_timeout: Duration::from_secs(10),
             envoy_headers: true,
             real_ip_header: false,
