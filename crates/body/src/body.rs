@@ -3,6 +3,7 @@
 //! It implements `http_body::Body`; frames pass through without a copy. It never buffers unless asked, and then
 //! only up to the limit given.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,6 +12,9 @@ use http::StatusCode;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tollgate_base::{Error, Flag};
+
+use crate::EventStream;
+use crate::events::{Cutter, Joiner};
 
 /// A body made by somebody else: a plugin's wrapper, a translator.
 pub type BoxedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
@@ -35,6 +39,7 @@ enum Inner {
     Bytes(Bytes),
     Network(Incoming, Side),
     Boxed(BoxedBody),
+    Events(Joiner),
 }
 
 impl Body {
@@ -67,6 +72,24 @@ impl Body {
     /// A body made elsewhere.
     pub fn boxed(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
         Self(Inner::Boxed(Box::pin(body)))
+    }
+
+    /// Server-sent events, joined into frames as they become ready.
+    #[must_use]
+    pub fn events(events: EventStream) -> Self {
+        Self(Inner::Events(Joiner::new(events)))
+    }
+
+    /// The body as server-sent events: cut from its bytes, or as they are when it is events already.
+    ///
+    /// An error of the source is an item; so is an event over [`crate::DEFAULT_EVENT_LIMIT`]. Bytes that end inside an
+    /// event are an event marked incomplete.
+    #[must_use]
+    pub fn into_events(self) -> EventStream {
+        match self.0 {
+            Inner::Events(joiner) => joiner.into_events(),
+            other => EventStream::new(Cutter::new(Self(other))),
+        }
     }
 
     /// Takes the body out, leaving an empty one.
@@ -124,6 +147,18 @@ async fn collect(body: &mut Body, limit_name: &str, limit: usize) -> Result<Byte
     Ok(if rest.is_empty() { first } else { rest.freeze() })
 }
 
+impl fmt::Debug for Body {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match &self.0 {
+            Inner::Empty => "Body(empty)",
+            Inner::Bytes(bytes) => return write!(formatter, "Body({} bytes)", bytes.len()),
+            Inner::Network(..) => "Body(network)",
+            Inner::Boxed(_) => "Body(boxed)",
+            Inner::Events(_) => "Body(events)",
+        })
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = Error;
@@ -146,6 +181,7 @@ impl HttpBody for Body {
                     .map_err(|cause| network_error(whose, &cause))
             }
             Inner::Boxed(body) => body.as_mut().poll_frame(context),
+            Inner::Events(joiner) => joiner.poll_frame(context),
         }
     }
 
@@ -155,6 +191,7 @@ impl HttpBody for Body {
             Inner::Bytes(_) => false,
             Inner::Network(incoming, _) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
+            Inner::Events(joiner) => joiner.is_end(),
         }
     }
 
@@ -164,6 +201,7 @@ impl HttpBody for Body {
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Network(incoming, _) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
+            Inner::Events(_) => SizeHint::default(),
         }
     }
 }

@@ -5,8 +5,12 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod events;
+mod sse;
 
 pub use body::{Body, BoxedBody, Side};
+pub use events::{EventMap, EventStream, Events};
+pub use sse::{DEFAULT_EVENT_LIMIT, Decoded, EVENT_LIMIT_NAME, SseDecoder, SseEvent};
 
 /// A request on its way upstream.
 pub type Request = http::Request<Body>;
