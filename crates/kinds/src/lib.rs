@@ -5,16 +5,22 @@
 //! turns [`Objects`] into a snapshot. This crate is pure: it opens no file, reads no clock and no environment.
 //! A new kind is one file and one row of [`KINDS`].
 
+pub mod annotations;
 pub mod config_map;
 pub mod diagnostic;
 pub mod document;
+mod embedded;
 pub mod endpoint_slice;
 pub mod envsubst;
+pub mod higress_config;
+pub mod https_config;
 pub mod ingress;
 pub mod ingress_class;
 mod kind_table;
 mod lenient;
 pub mod mcp_bridge;
+pub mod mcp_server_config;
+pub mod mesh_config;
 mod objects;
 pub mod position;
 mod read;
