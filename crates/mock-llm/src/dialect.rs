@@ -1,0 +1,123 @@
+//! Which wire format a path speaks, and that format's error object.
+//!
+//! A path is known by its end, so that the prefixes of all compatible vendors work (`/compatible-mode/v1/…`,
+//! `/api/v3/…`, `/api/paas/v4/…`, `/openai/v1/…`). Paths that no vendor has belong to the plain endpoints.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::hash::{short_id, uuid};
+use crate::{anthropic, openai};
+
+/// A vendor's endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    Chat,
+    Completions,
+    Embeddings,
+    Models,
+    Responses,
+    Images,
+    Messages,
+    CountTokens,
+    DashScopeGeneration,
+    DashScopeEmbeddings,
+}
+
+/// Ends of paths, the longer ones first where one ends like another.
+const ENDPOINTS: &[(&str, Endpoint)] = &[
+    ("/chat/completions", Endpoint::Chat),
+    ("/text/chatcompletion_v2", Endpoint::Chat),
+    ("/completions", Endpoint::Completions),
+    ("/text-embedding/text-embedding", Endpoint::DashScopeEmbeddings),
+    ("/embeddings", Endpoint::Embeddings),
+    ("/models", Endpoint::Models),
+    ("/responses", Endpoint::Responses),
+    ("/images/generations", Endpoint::Images),
+    ("/messages/count_tokens", Endpoint::CountTokens),
+    ("/messages", Endpoint::Messages),
+    ("/text-generation/generation", Endpoint::DashScopeGeneration),
+    ("/multimodal-generation/generation", Endpoint::DashScopeGeneration),
+];
+
+/// The endpoint of a path; `None` when no vendor has such a path.
+pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
+    if path.contains("/v1/models/") {
+        return Some(Endpoint::Models);
+    }
+    ENDPOINTS
+        .iter()
+        .find(|(end, _)| path.ends_with(end))
+        .map(|(_, endpoint)| *endpoint)
+}
+
+/// An error in the shape of the endpoint's vendor; plain endpoints use OpenAI's.
+pub(crate) fn error(endpoint: Option<Endpoint>, status: StatusCode, message: &str, hash: u64) -> Value {
+    match endpoint {
+        Some(Endpoint::Messages | Endpoint::CountTokens) => anthropic::error(status, message, hash),
+        Some(Endpoint::DashScopeGeneration | Endpoint::DashScopeEmbeddings) => {
+            json!({ "code": dashscope_code(status), "message": message, "request_id": uuid(hash) })
+        }
+        _ => openai::error(status, message),
+    }
+}
+
+/// DashScope's error codes (its "error codes" page) by status.
+pub(crate) fn dashscope_code(status: StatusCode) -> &'static str {
+    match status.as_u16() {
+        400 | 413 | 422 => "InvalidParameter",
+        401 => "InvalidApiKey",
+        402 => "Arrearage",
+        403 => "AccessDenied",
+        404 => "ModelNotFound",
+        408 | 504 => "RequestTimeOut",
+        409 => "Conflict",
+        429 => "Throttling.RateQuota",
+        503 | 529 => "ServiceUnavailable",
+        _ => "InternalError",
+    }
+}
+
+/// What vendors call a request, for the header `x-request-id`.
+pub(crate) fn request_id(hash: u64) -> String {
+    format!("req_{}", short_id(hash))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_known_by_its_end() {
+        for (path, expected) in [
+            ("/v1/chat/completions", Some(Endpoint::Chat)),
+            ("/compatible-mode/v1/chat/completions", Some(Endpoint::Chat)),
+            ("/api/v3/chat/completions", Some(Endpoint::Chat)),
+            ("/api/paas/v4/chat/completions", Some(Endpoint::Chat)),
+            ("/openai/v1/chat/completions", Some(Endpoint::Chat)),
+            ("/openai/deployments/gpt/chat/completions", Some(Endpoint::Chat)),
+            ("/v1/completions", Some(Endpoint::Completions)),
+            ("/v1/models", Some(Endpoint::Models)),
+            ("/v1/models/org/name", Some(Endpoint::Models)),
+            ("/v1/messages", Some(Endpoint::Messages)),
+            ("/apps/anthropic/v1/messages", Some(Endpoint::Messages)),
+            ("/v1/messages/count_tokens", Some(Endpoint::CountTokens)),
+            (
+                "/api/v1/services/aigc/text-generation/generation",
+                Some(Endpoint::DashScopeGeneration),
+            ),
+            (
+                "/api/v1/services/embeddings/text-embedding/text-embedding",
+                Some(Endpoint::DashScopeEmbeddings),
+            ),
+            (
+                "/api/v1/services/aigc/multimodal-generation/generation",
+                Some(Endpoint::DashScopeGeneration),
+            ),
+            ("/echo", None),
+            ("/", None),
+        ] {
+            assert_eq!(endpoint(path), expected, "{path}");
+        }
+    }
+}
