@@ -1,10 +1,13 @@
 # What one types here. `make demo` and `make test` are all that a fresh machine with Rust and Node needs.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint setup bench bench-accept profile clean
+.PHONY: help demo test check lint setup bench bench-accept bench-build profile clean
 
 CARGO ?= cargo
 # Whatever is built is what the lock file says.
 LOCKED := --locked
+# What `make bench` and `make profile` build and measure, and how often.
+export PROFILE ?= release
+RUNS ?= 3
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +24,7 @@ test: setup check ## every check and every test
 check: ## formatting, the project's own checks, clippy
 	@scripts/setup build
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path bench/Cargo.toml --all --check
 	$(CARGO) xtask check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- --deny warnings
 
@@ -34,18 +38,21 @@ setup: ## the vendors' SDKs and whatever else the tests need
 	@scripts/setup build
 	@scripts/setup clients
 
-bench: ## measure against the peers; fails when a ratio got more than 15 % worse
+bench: bench-build ## measure beside the peers; fails when a figure got more than 15 % worse
+	python3 bench/bench.py --runs $(RUNS)
+	@python3 bench/report.py
+
+bench-accept: ## take the figures measured last as the new baseline
+	@python3 bench/report.py --accept
+
+profile: bench-build ## where the gateway's CPU goes under load (perf); PROFILE=quick shows symbols
+	@python3 bench/prof.py
+
+bench-build:
 	@scripts/setup build
 	@scripts/setup bench
-	bench/run.sh
-
-bench-accept: ## take the last measured ratios as the new baseline
-	bench/run.sh --accept
-
-profile: ## where the gateway's CPU goes under load (perf)
-	@scripts/setup build
-	@scripts/setup bench
-	bench/run.sh --profile
+	$(CARGO) build $(LOCKED) --profile $(PROFILE) --package tollgate
+	$(CARGO) build $(LOCKED) --release --manifest-path bench/Cargo.toml
 
 clean: ## everything that was built or installed here
 	$(CARGO) clean

@@ -1,0 +1,251 @@
+"""What the benchmark and the profiler share: the gateways of gateways.conf, how one is started on its own core,
+and what /proc tells about it. Standard library only; measures nothing itself."""
+import contextlib
+import ctypes
+import json
+import os
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(HERE)
+TOOLS = os.path.join(HERE, 'target', 'release')
+RESULTS = os.path.join(HERE, 'results')
+PROFILE = os.environ.get('PROFILE', 'release')
+TICKS = os.sysconf('SC_CLK_TCK')
+PAGE = os.sysconf('SC_PAGE_SIZE')
+# The client and the mock share one core, the gateway owns the other: every figure is for one core of gateway.
+GATEWAY_CORE, CLIENT_CORE = '1', '0'
+NICE = '-15'
+
+
+class Failed(Exception):
+    """A gateway or a tool did not do what was asked; the message is for the reader."""
+
+
+def take_priority():
+    """Lifts this whole session over other load, and sees to it that nothing outlives an interrupted run."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with contextlib.suppress(OSError):
+        # The kernel's autogroups make nice values count only inside one session.
+        os.setsid()
+        # Out of the terminal's session, its Ctrl-C does not come any more: follow make instead.
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+        with open('/proc/self/autogroup', 'w') as group:
+            group.write(NICE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def pinned(core, command):
+    """The command on that core, above other processes where that is allowed."""
+    raise_priority = ['nice', '-n', NICE] if os.geteuid() == 0 else []
+    return raise_priority + ['taskset', '-c', core] + command
+
+
+def most_streams():
+    """How many streams a gateway can hold open here: each is two descriptors to it, ten thousand are asked for."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(10_000, (hard - 600) // 2)
+
+
+class Gateway:
+    """One row of gateways.conf."""
+
+    def __init__(self, line):
+        fields = [field.strip() for field in line.split('|')]
+        self.name, self.command, self.ready_url, self.target = fields[:4]
+        self.options = dict(field.split('=', 1) for field in fields[4:] if field)
+
+    def __repr__(self):
+        return self.name
+
+    def values(self, option, separator):
+        return [value for value in self.options.get(option, '').split(separator) if value]
+
+    @property
+    def headers(self):
+        return dict(header.split(': ', 1) for header in self.values('headers', ';;'))
+
+    def body(self, name):
+        """The request of conf/NAME.json as this gateway wants it."""
+        with open(os.path.join(HERE, 'conf', f'{name}.json')) as file:
+            request = json.load(file)
+        request['model'] = self.options.get('model', request['model'])
+        return request
+
+    def program(self):
+        """Path of what the command runs; None for the upstream itself."""
+        return None if self.command == '-' else shlex.split(self.fill(self.command, ''))[0]
+
+    @staticmethod
+    def fill(text, folder):
+        places = dict(root=ROOT, tools=TOOLS, cache=os.path.join(ROOT, '.cache', 'bench'), profile=PROFILE, tmp=folder)
+        for name, value in places.items():
+            text = text.replace('{' + name + '}', value)
+        return text
+
+    @contextlib.contextmanager
+    def running(self):
+        """Starts the gateway; gives (pid, seconds until ready, its folder). pid is None for the upstream itself."""
+        if self.command == '-':
+            yield None, 0.0, None
+            return
+        with tempfile.TemporaryDirectory(prefix='bench-') as folder:
+            self.prepare(folder)
+            os.makedirs(RESULTS, exist_ok=True)
+            log_name = os.path.join(RESULTS, f'{self.name}.log')
+            environment = {key[4:]: value for key, value in self.options.items() if key.startswith('env.')}
+            with open(log_name, 'w') as log:
+                began = time.monotonic()
+                process = subprocess.Popen(
+                    pinned(GATEWAY_CORE, shlex.split(self.fill(self.command, folder))),
+                    cwd=HERE, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **environment})
+            try:
+                self.wait_until_ready(process, began, log_name)
+                yield process.pid, time.monotonic() - began, folder
+            finally:
+                end(process)
+
+    def prepare(self, folder):
+        for pair in self.values('files', ','):
+            name, source = pair.split(':')
+            target = os.path.join(folder, name)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            shutil.copy(os.path.join(HERE, 'conf', source), target)
+        for pair in self.values('routes', ','):
+            name, count = pair.split(':')
+            with open(os.path.join(folder, name), 'w') as file:
+                file.write('---\n'.join(ROUTE.format(number=number) for number in range(int(count))))
+
+    def wait_until_ready(self, process, began, log_name):
+        limit = float(self.options.get('start_limit', 30))
+        while True:
+            if process.poll() is not None or time.monotonic() - began > limit:
+                with open(log_name, errors='replace') as log:
+                    last_words = ' / '.join(log.read().strip().splitlines()[-5:])
+                raise Failed(f'{self.name} is not ready (exit code {process.poll()}): {last_words}')
+            with contextlib.suppress(OSError):
+                if fetch(self.ready_url, limit=2)[0] < 300:
+                    return
+            time.sleep(0.002)
+
+
+# A route like those that a user's Ingress makes; {number} tells them apart.
+ROUTE = '''apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata:
+  annotations:
+    higress.io/destination: qwen.static
+  name: route-{number}
+  namespace: higress-system
+spec:
+  ingressClassName: higress
+  rules:
+    - host: route-{number}.example.com
+      http:
+        paths:
+          - backend:
+              resource:
+                apiGroup: networking.higress.io
+                kind: McpBridge
+                name: default
+            path: /v1
+            pathType: Prefix
+'''
+
+
+def gateways(only=()):
+    """The rows of gateways.conf, or those named; the row says in which order."""
+    with open(os.path.join(HERE, 'gateways.conf')) as file:
+        lines = [line.strip() for line in file]
+    rows = [Gateway(line) for line in lines if line and not line.startswith('#')]
+    unknown = set(only) - {row.name for row in rows}
+    if unknown:
+        raise Failed(f'not in gateways.conf: {", ".join(sorted(unknown))}')
+    return [row for row in rows if not only or row.name in only]
+
+
+@contextlib.contextmanager
+def mock_upstream():
+    """The mock on port 9000; gives its pid."""
+    process = subprocess.Popen(
+        pinned(CLIENT_CORE, [os.path.join(TOOLS, 'bench-mock'), '--port', '9000']),
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        first_line = process.stderr.readline()
+        if 'mock on' not in first_line:
+            raise Failed(f'the mock upstream does not start: {first_line}{process.stderr.read()}'.strip())
+        yield process.pid
+    finally:
+        end(process)
+
+
+def end(process):
+    process.terminate()
+    try:
+        process.wait(8)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def fetch(url, data=None, headers=None, limit=5):
+    """(status, body); raises OSError when there is no answer."""
+    request = urllib.request.Request(url, data=data, headers={'content-type': 'application/json', **(headers or {})})
+    try:
+        with urllib.request.urlopen(request, timeout=limit) as response:
+            return response.status, response.read()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read()
+
+
+def family(pid):
+    """The process and all that it started."""
+    found, to_visit = [], [pid]
+    while to_visit:
+        current = to_visit.pop()
+        found.append(current)
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f'/proc/{current}/task'):
+                with open(f'/proc/{current}/task/{thread}/children') as children:
+                    to_visit += [int(child) for child in children.read().split()]
+    return found
+
+
+def cpu_seconds(pid):
+    """User and system time of the process tree."""
+    total = 0
+    for member in family(pid) if pid else []:
+        with contextlib.suppress(OSError), open(f'/proc/{member}/stat') as stat:
+            fields = stat.read().rsplit(')', 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
+    return total / TICKS
+
+
+def memory_mb(pid):
+    """Resident memory of the process tree in MiB."""
+    total = 0
+    for member in family(pid) if pid else []:
+        with contextlib.suppress(OSError), open(f'/proc/{member}/statm') as statm:
+            total += int(statm.read().split()[1]) * PAGE
+    return total / 1048576
+
+
+def busy_seconds():
+    """Seconds that each core has worked, by the core's number."""
+    busy = {}
+    with open('/proc/stat') as stat:
+        for line in stat:
+            if line.startswith('cpu') and line[3] != ' ':
+                fields = line.split()
+                values = [int(field) for field in fields[1:9]]
+                busy[fields[0][3:]] = (sum(values) - values[3] - values[4]) / TICKS
+    return busy
