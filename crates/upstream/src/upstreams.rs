@@ -1,0 +1,440 @@
+//! `Upstreams`: one worker's pools, and the path of one attempt: admit, choose, connect, send, wait for the head.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{CONNECTION, UPGRADE};
+use hyper::body::Incoming;
+use tokio::time::timeout_at;
+use tollgate_base::clock::{self, Instant};
+use tollgate_base::{Error, Timer};
+use tollgate_body::{Body, Request, Response};
+use tollgate_observe::record::Record;
+use tollgate_snapshot::Cluster;
+
+use crate::balance;
+use crate::endpoint::{Endpoint, Lease};
+use crate::failure::{self, DialFailure};
+use crate::http1::{Broken, Http1, Http1Body, Waiting, earlier};
+use crate::http2::{Slot, StreamBody};
+use crate::outgoing::{self, Sendable, Spare};
+use crate::pool::{Connected, Pool};
+use crate::shared::Shared;
+use crate::stats;
+use crate::timed::TimedBody;
+use crate::timers::SendTimers;
+
+/// How often idle connections are looked after.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// A request that broke within this time on a connection that had been idle met the other side's closing of it; one
+/// that broke later may have been worked on.
+const STALE_WITHIN: Duration = Duration::from_millis(500);
+
+/// One worker's way to the upstreams. Cheap to clone, never leaves its thread; needs a local runtime around it.
+#[derive(Clone)]
+pub struct Upstreams(Rc<Inner>);
+
+type Shortcut = (Arc<Cluster>, Rc<Pool>);
+
+struct Inner {
+    shared: Shared,
+    /// By [`Cluster::identity`].
+    pools: RefCell<HashMap<u64, Rc<Pool>>>,
+    /// By the address of the `Cluster`, which the entry keeps alive: saves hashing it for each request.
+    shortcuts: RefCell<HashMap<usize, Shortcut>>,
+    sweeping: Cell<bool>,
+}
+
+impl std::fmt::Debug for Upstreams {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Upstreams").finish_non_exhaustive()
+    }
+}
+
+impl Upstreams {
+    /// A worker's own; pools are made when first used.
+    #[must_use]
+    pub fn new(shared: Shared) -> Self {
+        Self(Rc::new(Inner {
+            shared,
+            pools: RefCell::default(),
+            shortcuts: RefCell::default(),
+            sweeping: Cell::new(false),
+        }))
+    }
+
+    /// Sends `request` once and returns as soon as the response head is there; the body streams from the connection.
+    ///
+    /// Dropping the future or the body ends the upstream's work at once. A connection that had been idle and turns out
+    /// to be closed is replaced without counting as an attempt. An upgrade (`101`) keeps its extension:
+    /// `hyper::upgrade::on(response)` gives the stream.
+    ///
+    /// # Errors
+    /// Before the head: 503 `UH`, `UF`, `UO`, `UC`, `UR`, 502 `UPE`, 504 of the timer that ran out, or the request
+    /// body's own error. In the body: `upstream_cut` (`UC`) or a timer.
+    pub async fn send(
+        &self,
+        cluster: &Arc<Cluster>,
+        request: Request,
+        timers: &SendTimers,
+        record: &Record,
+    ) -> Result<Response, Error> {
+        record.attempts.set(record.attempts.get() + 1);
+        record.timings.upstream_started.set(Some(clock::now()));
+        self.attempt(cluster, request, timers, Some(record)).await
+    }
+
+    /// The simple form, for call-outs of plugins: same pools, one time limit for the whole answer.
+    ///
+    /// # Errors
+    /// As [`Upstreams::send`].
+    pub async fn call(
+        &self,
+        cluster: &Arc<Cluster>,
+        request: Request,
+        timeout: Duration,
+    ) -> Result<Response, Error> {
+        let timers = SendTimers {
+            connect: Some(timeout),
+            total_deadline: Some(clock::now() + timeout),
+            ..SendTimers::default()
+        };
+        self.attempt(cluster, request, &timers, None).await
+    }
+
+    /// Drops the pools of clusters that are not in `live`; connections in use end with their request.
+    pub fn retain<'a>(&self, live: impl Iterator<Item = &'a Arc<Cluster>>) {
+        let mut addresses = HashSet::new();
+        let mut identities = HashSet::new();
+        for cluster in live {
+            addresses.insert(Arc::as_ptr(cluster) as usize);
+            identities.insert(cluster.identity());
+        }
+        self.0
+            .shortcuts
+            .borrow_mut()
+            .retain(|address, _| addresses.contains(address));
+        let mut gone = Vec::new();
+        self.0.pools.borrow_mut().retain(|identity, pool| {
+            let stays = identities.contains(identity);
+            if !stays {
+                gone.push(Rc::clone(pool));
+            }
+            stays
+        });
+        for pool in gone {
+            pool.retire();
+        }
+    }
+
+    fn pool(&self, cluster: &Arc<Cluster>) -> Rc<Pool> {
+        let address = Arc::as_ptr(cluster) as usize;
+        if let Some((_, pool)) = self.0.shortcuts.borrow().get(&address) {
+            return Rc::clone(pool);
+        }
+        let pool = Rc::clone(
+            self.0
+                .pools
+                .borrow_mut()
+                .entry(cluster.identity())
+                .or_insert_with(|| Pool::new(cluster, &self.0.shared)),
+        );
+        let entry = (Arc::clone(cluster), Rc::clone(&pool));
+        self.0.shortcuts.borrow_mut().insert(address, entry);
+        self.keep_sweeping();
+        pool
+    }
+
+    /// Starts the task that closes idle connections; it ends with the last `Upstreams`.
+    fn keep_sweeping(&self) {
+        if self.0.sweeping.replace(true) {
+            return;
+        }
+        let weak: Weak<Inner> = Rc::downgrade(&self.0);
+        let task = async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let Some(inner) = weak.upgrade() else { return };
+                let pools: Vec<_> = inner.pools.borrow().values().cloned().collect();
+                let now = clock::now();
+                for pool in pools {
+                    pool.sweep(now);
+                }
+            }
+        };
+        drop(tollgate_base::task::spawn_local(
+            "upstream idle connections",
+            task,
+        ));
+    }
+
+    async fn attempt(
+        &self,
+        cluster: &Arc<Cluster>,
+        request: Request,
+        timers: &SendTimers,
+        record: Option<&Record>,
+    ) -> Result<Response, Error> {
+        let attempt = Attempt {
+            pool: self.pool(cluster),
+            cluster,
+            timers,
+            record,
+            started: clock::now(),
+        };
+        attempt.admit()?;
+        attempt.run(request).await
+    }
+}
+
+/// One attempt.
+struct Attempt<'a> {
+    pool: Rc<Pool>,
+    cluster: &'a Cluster,
+    timers: &'a SendTimers,
+    record: Option<&'a Record>,
+    started: Instant,
+}
+
+impl Attempt<'_> {
+    /// Circuit thresholds.
+    fn admit(&self) -> Result<(), Error> {
+        let counters = &self.pool.counters;
+        if counters.requests() >= self.cluster.max_requests {
+            stats::add(&counters.stats().overflows);
+            return Err(failure::overflow("max_requests", self.cluster.max_requests));
+        }
+        Ok(())
+    }
+
+    async fn run(&self, request: Request) -> Result<Response, Error> {
+        let endpoint = self.choose().await?;
+        let lease = Lease::new(Rc::clone(&endpoint));
+        let upgrade = wants_upgrade(&request);
+        let (sendable, progress) = outgoing::prepare(request);
+        let mut waiting = Waiting::new(self.timers, progress);
+        let connected = match self.pool.open_connection(&endpoint, upgrade, self.started) {
+            Some(connected) => connected,
+            None => self.connect(&endpoint, upgrade).await?,
+        };
+        let response = match connected {
+            Connected::Http1 { connection, .. } if upgrade => {
+                self.upgrade(*connection, sendable, &mut waiting, lease).await
+            }
+            Connected::Http1 { connection, reused } => {
+                self.over_http1(connection, reused, sendable, &mut waiting, lease)
+                    .await
+            }
+            Connected::Http2(slot) => self.over_http2(slot, sendable, &mut waiting, lease).await,
+        }?;
+        if let Some(record) = self.record {
+            record.timings.request_sent.set(waiting.sent);
+            record.timings.response_head.set(waiting.head_at);
+        }
+        Ok(response)
+    }
+
+    async fn choose(&self) -> Result<Rc<Endpoint>, Error> {
+        let resolving = self.pool.endpoints(self.started);
+        let endpoints = self.in_time(resolving).await?;
+        balance::pick(&endpoints, self.cluster.load_balance, self.started)
+            .cloned()
+            .ok_or_else(failure::no_healthy_upstream)
+    }
+
+    async fn connect(&self, endpoint: &Rc<Endpoint>, upgrade: bool) -> Result<Connected, Error> {
+        let counters = &self.pool.counters;
+        if counters.connections() >= self.cluster.max_connections {
+            stats::add(&counters.stats().overflows);
+            return Err(failure::overflow("max_connections", self.cluster.max_connections));
+        }
+        // Boxed: a handshake's state is large, and most requests find an open connection.
+        let dialing = Box::pin(self.pool.connect(endpoint, upgrade));
+        self.in_time(dialing).await
+    }
+
+    /// Under the connect timer, which began with the attempt, and the total one.
+    async fn in_time<T>(&self, work: impl Future<Output = Result<T, DialFailure>>) -> Result<T, Error> {
+        let connect = self
+            .timers
+            .connect
+            .map(|limit| (self.started + limit, Timer::Connect));
+        let total = self.timers.total_deadline.map(|at| (at, Timer::Total));
+        let outcome = match earlier(connect, total) {
+            None => work.await,
+            Some((deadline, timer)) => match timeout_at(deadline, work).await {
+                Ok(outcome) => outcome,
+                Err(_) if timer == Timer::Connect => Err(DialFailure::TimedOut),
+                Err(_) => return Err(Error::timeout(timer)),
+            },
+        };
+        outcome.map_err(|cause| cause.into_error(self.record))
+    }
+
+    fn note_connection(&self, peer: std::net::SocketAddr, local: std::net::SocketAddr) {
+        if let Some(record) = self.record {
+            record.upstream_peer.set(Some(peer));
+            record.upstream_local.set(Some(local));
+        }
+    }
+
+    async fn over_http1(
+        &self,
+        connection: Box<Http1>,
+        reused: bool,
+        mut request: Sendable,
+        waiting: &mut Waiting<'_>,
+        lease: Lease,
+    ) -> Result<Response, Error> {
+        outgoing::to_http1(&mut request);
+        let spare = if reused { Spare::of(&request) } else { None };
+        let mut used = connection;
+        self.note_connection(used.peer, used.local);
+        let again = match used.exchange(request, waiting).await {
+            Ok(response) => return Ok(self.http1_response(response, used, waiting, lease)),
+            Err(Broken::Unsent(unsent)) if reused => *unsent,
+            Err(broken) => match (broken, spare) {
+                (Broken::Exchange(cause), Some(copy)) if self.is_stale(&cause) => copy.into_request(),
+                (other, _) => return Err(other.into_error(self.record)),
+            },
+        };
+        drop(used);
+        self.fresh_http1(again, waiting, lease).await
+    }
+
+    /// The second and last try of a request that met a stale connection: always on a new one.
+    async fn fresh_http1(
+        &self,
+        request: Sendable,
+        waiting: &mut Waiting<'_>,
+        lease: Lease,
+    ) -> Result<Response, Error> {
+        let Connected::Http1 { mut connection, .. } = self.connect(lease.endpoint(), true).await? else {
+            return Err(failure::closed_unsent(self.record));
+        };
+        self.note_connection(connection.peer, connection.local);
+        waiting.sent = None;
+        match connection.exchange(request, waiting).await {
+            Ok(response) => Ok(self.http1_response(response, connection, waiting, lease)),
+            Err(broken) => Err(broken.into_error(self.record)),
+        }
+    }
+
+    /// Whether the connection was closed while it was idle and we only found out by using it.
+    fn is_stale(&self, cause: &hyper::Error) -> bool {
+        failure::looks_stale(cause) && clock::now() < self.started + STALE_WITHIN
+    }
+
+    fn http1_response(
+        &self,
+        response: http::Response<Incoming>,
+        connection: Box<Http1>,
+        waiting: &mut Waiting<'_>,
+        lease: Lease,
+    ) -> Response {
+        let (head, incoming) = response.into_parts();
+        if http_body::Body::is_end_stream(&incoming) {
+            lease.endpoint().put_back(connection);
+            return Response::from_parts(head, Body::empty());
+        }
+        let body = match Http1Body::new(incoming, connection, lease).settle() {
+            Err(whole) => Body::bytes(whole),
+            Ok(streaming) => self.timed(streaming, waiting),
+        };
+        Response::from_parts(head, body)
+    }
+
+    fn timed<B>(&self, body: B, waiting: &mut Waiting<'_>) -> Body
+    where
+        B: http_body::Body<Data = bytes::Bytes, Error = Error> + Unpin + 'static,
+    {
+        if !self.timers.watch_body() {
+            return Body::boxed(body);
+        }
+        let head_at = waiting.head_at.unwrap_or(self.started);
+        let alarm = std::mem::take(&mut waiting.alarm);
+        Body::boxed(TimedBody::new(body, self.timers, head_at, alarm))
+    }
+
+    async fn over_http2(
+        &self,
+        slot: Slot,
+        mut request: Sendable,
+        waiting: &mut Waiting<'_>,
+        lease: Lease,
+    ) -> Result<Response, Error> {
+        let connection = slot.connection();
+        outgoing::to_http2(&mut request, connection.tls);
+        self.note_connection(connection.peer, connection.local);
+        let (slot, response) = match connection.exchange(request, waiting).await {
+            Ok(response) => (slot, response),
+            Err(Broken::Unsent(unsent)) => self.fresh_http2(*unsent, waiting, &lease).await?,
+            Err(broken) => return Err(broken.into_error(self.record)),
+        };
+        let (head, incoming) = response.into_parts();
+        if http_body::Body::is_end_stream(&incoming) {
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        let body = self.timed(StreamBody::new(incoming, slot, lease), waiting);
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// The second and last try of a request whose connection was going away.
+    async fn fresh_http2(
+        &self,
+        request: Sendable,
+        waiting: &mut Waiting<'_>,
+        lease: &Lease,
+    ) -> Result<(Slot, http::Response<Incoming>), Error> {
+        let Connected::Http2(slot) = self.connect(lease.endpoint(), false).await? else {
+            return Err(failure::closed_unsent(self.record));
+        };
+        let connection = slot.connection();
+        self.note_connection(connection.peer, connection.local);
+        match connection.exchange(request, waiting).await {
+            Ok(response) => Ok((slot, response)),
+            Err(broken) => Err(broken.into_error(self.record)),
+        }
+    }
+
+    /// An upgrade has a connection for itself, whatever the answer.
+    async fn upgrade(
+        &self,
+        connection: Http1,
+        mut request: Sendable,
+        waiting: &mut Waiting<'_>,
+        lease: Lease,
+    ) -> Result<Response, Error> {
+        outgoing::to_http1(&mut request);
+        self.note_connection(connection.peer, connection.local);
+        let Some((mut sender, driver)) = connection.into_upgradable() else {
+            return Err(failure::closed_unsent(self.record));
+        };
+        let response = match waiting.answer(sender.try_send_request(request)).await {
+            Ok(response) => response,
+            Err(broken) => return Err(broken.into_error(self.record)),
+        };
+        let (head, incoming) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            driver.release();
+            return Ok(Response::from_parts(head, Body::empty()));
+        }
+        let body = self.timed(StreamBody::new(incoming, driver, lease), waiting);
+        Ok(Response::from_parts(head, body))
+    }
+}
+
+/// `connection: upgrade` with an `upgrade`.
+fn wants_upgrade(request: &Request) -> bool {
+    request.headers().contains_key(UPGRADE)
+        && request.headers().get_all(CONNECTION).iter().any(|value| {
+            value
+                .as_bytes()
+                .split(|byte| *byte == b',')
+                .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+        })
+}
