@@ -13,8 +13,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tollgate_base::{Error, Flag};
 
-use crate::EventStream;
 use crate::events::{Cutter, Joiner};
+use crate::{EventStream, JsonBodyError, JsonDocument, JsonError};
 
 /// A body made by somebody else: a plugin's wrapper, a translator.
 pub type BoxedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
@@ -40,6 +40,7 @@ enum Inner {
     Network(Incoming, Side),
     Boxed(BoxedBody),
     Events(Joiner),
+    Json(Box<JsonDocument>),
 }
 
 impl Body {
@@ -74,6 +75,46 @@ impl Body {
         Self(Inner::Boxed(Box::pin(body)))
     }
 
+    /// A JSON document, written when it is sent.
+    #[must_use]
+    pub fn document(document: JsonDocument) -> Self {
+        Self(Inner::Json(Box::new(document)))
+    }
+
+    /// The body as a JSON document: read in full, at most `limit` bytes, the first time; the same document, with its
+    /// edits, every time after. The edits travel with the body.
+    ///
+    /// # Errors
+    /// [`JsonBodyError::Unread`]: the source's error, or 413 naming `limit_name`. [`JsonBodyError::NotJson`]: the
+    /// bytes stay in the body and can still be sent. With `?` both become a reply to the client (400 for the latter).
+    pub async fn json(&mut self, limit_name: &str, limit: usize) -> Result<&mut JsonDocument, JsonBodyError> {
+        if !matches!(self.0, Inner::Json(_)) {
+            let bytes = self
+                .buffer(limit_name, limit)
+                .await
+                .map_err(JsonBodyError::Unread)?;
+            *self = Self::document(JsonDocument::parse(bytes).map_err(JsonBodyError::NotJson)?);
+        }
+        self.as_json_mut()
+            .ok_or_else(|| JsonBodyError::NotJson(JsonError::new(0, "no document")))
+    }
+
+    /// The document, when somebody has already asked for it.
+    #[must_use]
+    pub fn as_json(&self) -> Option<&JsonDocument> {
+        match &self.0 {
+            Inner::Json(document) => Some(document),
+            _ => None,
+        }
+    }
+
+    fn as_json_mut(&mut self) -> Option<&mut JsonDocument> {
+        match &mut self.0 {
+            Inner::Json(document) => Some(document),
+            _ => None,
+        }
+    }
+
     /// Server-sent events, joined into frames as they become ready.
     #[must_use]
     pub fn events(events: EventStream) -> Self {
@@ -103,6 +144,7 @@ impl Body {
     pub fn as_bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Inner::Bytes(bytes) => Some(bytes),
+            Inner::Json(document) => document.unchanged_bytes(),
             _ => None,
         }
     }
@@ -112,11 +154,16 @@ impl Body {
     /// # Errors
     /// 413 naming `limit_name` when there is more, or the source's own error.
     pub async fn buffer(&mut self, limit_name: &str, limit: usize) -> Result<Bytes, Error> {
-        if let Inner::Bytes(bytes) = &self.0 {
+        let known = match &self.0 {
+            Inner::Bytes(bytes) => Some(bytes.clone()),
+            Inner::Json(document) => Some(document.to_bytes()),
+            _ => None,
+        };
+        if let Some(bytes) = known {
             if bytes.len() > limit {
                 return Err(Error::too_large(limit_name, limit));
             }
-            return Ok(bytes.clone());
+            return Ok(bytes);
         }
         if self.size_hint().lower() > limit as u64 {
             return Err(Error::too_large(limit_name, limit));
@@ -155,6 +202,7 @@ impl fmt::Debug for Body {
             Inner::Network(..) => "Body(network)",
             Inner::Boxed(_) => "Body(boxed)",
             Inner::Events(_) => "Body(events)",
+            Inner::Json(_) => "Body(json)",
         })
     }
 }
@@ -182,13 +230,18 @@ impl HttpBody for Body {
             }
             Inner::Boxed(body) => body.as_mut().poll_frame(context),
             Inner::Events(joiner) => joiner.poll_frame(context),
+            Inner::Json(document) => {
+                let all = document.to_bytes();
+                self.0 = Inner::Empty;
+                Poll::Ready(Some(Ok(Frame::data(all))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Inner::Empty => true,
-            Inner::Bytes(_) => false,
+            Inner::Bytes(_) | Inner::Json(_) => false,
             Inner::Network(incoming, _) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
             Inner::Events(joiner) => joiner.is_end(),
@@ -202,6 +255,7 @@ impl HttpBody for Body {
             Inner::Network(incoming, _) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
             Inner::Events(_) => SizeHint::default(),
+            Inner::Json(document) => SizeHint::with_exact(document.to_bytes().len() as u64),
         }
     }
 }
@@ -216,5 +270,82 @@ fn network_error(side: Side, cause: &hyper::Error) -> Error {
         )
         .with_flag(Flag::UpstreamCut)
         .with_source(cause),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    fn frames(parts: &[&'static str]) -> Body {
+        let all: Vec<_> = parts
+            .iter()
+            .map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes()))))
+            .collect();
+        Body::boxed(StreamBody::new(futures_util::stream::iter(all)))
+    }
+
+    async fn sent(body: Body) -> Bytes {
+        body.collect().await.unwrap().to_bytes()
+    }
+
+    #[tokio::test]
+    async fn a_second_reader_gets_the_same_document_and_its_edits_are_sent() {
+        let mut body = frames(&["{\"model\":", "\"a\", \"n\":1.0}"]);
+        let document = body.json("test", 100).await.unwrap();
+        document.set_str("model", "b").unwrap();
+        let tree: *const _ = document.value().unwrap();
+        let again = body.json("test", 1).await.unwrap();
+        assert_eq!(again.get_str("model").as_deref(), Some("b"));
+        assert!(std::ptr::eq(tree, again.value().unwrap()));
+        assert_eq!(body.size_hint().exact(), Some(22));
+        assert_eq!(
+            body.buffer("test", 100).await.unwrap(),
+            "{\"model\":\"b\", \"n\":1.0}"[..].to_owned()
+        );
+        assert!(body.as_json().is_some());
+        assert_eq!(sent(body).await, "{\"model\":\"b\", \"n\":1.0}");
+    }
+
+    #[tokio::test]
+    async fn a_document_that_was_only_read_is_sent_from_the_memory_it_came_in() {
+        let original = Bytes::from_static(b"{\"a\" : 1}");
+        let mut body = Body::bytes(original.clone());
+        body.json("test", 100).await.unwrap();
+        assert_eq!(body.as_bytes().unwrap().as_ptr(), original.as_ptr());
+        assert_eq!(sent(body).await.as_ptr(), original.as_ptr());
+    }
+
+    #[tokio::test]
+    async fn what_is_not_json_can_still_be_sent() {
+        let mut body = frames(&["not ", "json"]);
+        let error = body.json("test", 100).await.unwrap_err();
+        assert!(matches!(error, JsonBodyError::NotJson(cause) if cause.offset() == 1));
+        let reply = Error::from(error);
+        assert_eq!(reply.status(), StatusCode::BAD_REQUEST);
+        assert_eq!(
+            reply.message(),
+            "body is not valid JSON: expected a value at byte 1"
+        );
+        assert_eq!(sent(body).await, "not json");
+        assert!(matches!(
+            Body::empty().json("test", 9).await,
+            Err(JsonBodyError::NotJson(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_body_over_the_limit_is_refused_by_name() {
+        let mut body = frames(&["[1,2,", "3,4]"]);
+        let error = Error::from(body.json("request_body_limit", 8).await.unwrap_err());
+        assert_eq!(error.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert!(error.message().contains("request_body_limit is 8 bytes"));
+        let mut known = Body::bytes("[1,2,3,4]");
+        assert!(matches!(
+            known.json("test", 8).await,
+            Err(JsonBodyError::Unread(_))
+        ));
     }
 }

@@ -6,10 +6,12 @@
 
 mod body;
 mod events;
+mod json;
 mod sse;
 
 pub use body::{Body, BoxedBody, Side};
 pub use events::{EventMap, EventStream, Events};
+pub use json::{JsonBodyError, JsonDocument, JsonError, PathError};
 pub use sse::{DEFAULT_EVENT_LIMIT, Decoded, EVENT_LIMIT_NAME, SseDecoder, SseEvent};
 
 /// A request on its way upstream.
