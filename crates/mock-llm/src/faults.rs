@@ -696,6 +696,14 @@ pub(crate) fn order(
     Ok(())
 }
 
+/// Whether everything in the text of a standing fault is on the menu.
+pub(crate) fn check(text: Option<&str>) -> std::io::Result<()> {
+    order(&mut Plan::default(), text.unwrap_or(""), Source::Plain, |_, _| {
+        true
+    })
+    .map_err(|message| std::io::Error::new(std::io::ErrorKind::InvalidInput, message))
+}
+
 /// The faults that a model name orders: all that follows `fault-`.
 pub(crate) fn in_model(model: &str) -> Option<&str> {
     let (before, faults) = model.split_once("fault-")?;

@@ -14,6 +14,7 @@ mod faults;
 mod hash;
 mod openai;
 mod plain;
+mod ports;
 mod record;
 mod reply;
 mod script;
@@ -21,6 +22,7 @@ mod server;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod tls;
 pub mod tokens;
 mod vendor;
 
@@ -35,7 +37,9 @@ use tokio::sync::oneshot;
 
 pub use faults::{FAULTS, Fault};
 pub use hash::{Fnv, fnv};
+pub use ports::{RefusingPort, SilentPort};
 pub use record::{Connection, End, Log, Recorded};
+pub use tls::{Authority, Pair, Tls, Validity};
 
 /// How a mock behaves when a request orders nothing else.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ pub struct Options {
     pub record_body: usize,
     /// The largest body in bytes that a vendor's endpoint takes (413 beyond). Default 256 MiB.
     pub max_body: usize,
+    /// Speak TLS (and nothing else). Default none: plain HTTP/1.1 and h2c.
+    pub tls: Option<Tls>,
 }
 
 impl Default for Options {
@@ -73,6 +79,7 @@ impl Default for Options {
             record: 10_000,
             record_body: 1024 * 1024,
             max_body: 256 * 1024 * 1024,
+            tls: None,
         }
     }
 }
@@ -80,7 +87,7 @@ impl Default for Options {
 /// Serves on `listener` until `shutdown` is ready; open connections are dropped then.
 ///
 /// # Errors
-/// A standing fault that the menu does not have.
+/// A standing fault that the menu does not have, or names that no certificate can carry.
 pub async fn serve(
     listener: TcpListener,
     options: Options,
@@ -88,19 +95,8 @@ pub async fn serve(
 ) -> io::Result<()> {
     let log = Log::new(options.record, options.record_body);
     let standing = Arc::new(Mutex::new(options.fault.clone()));
-    check_fault(options.fault.as_deref())?;
-    server::accept(
-        listener,
-        Arc::new(server::Server::new(options, log, standing)),
-        shutdown,
-    )
-    .await
-}
-
-fn check_fault(fault: Option<&str>) -> io::Result<()> {
-    let mut plan = faults::Plan::default();
-    faults::order(&mut plan, fault.unwrap_or(""), faults::Source::Plain, |_, _| true)
-        .map_err(|message| io::Error::new(io::ErrorKind::InvalidInput, message))
+    let server = Arc::new(server::Server::new(options, log, standing)?);
+    server::accept(listener, server, shutdown).await
 }
 
 /// A mock that runs on a thread of its own and stops when this is dropped.
@@ -108,6 +104,7 @@ pub struct Handle {
     addr: SocketAddr,
     log: Log,
     standing: Arc<Mutex<Option<String>>>,
+    authority: Option<Authority>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -115,7 +112,7 @@ pub struct Handle {
 /// Starts a mock on a free port of 127.0.0.1.
 ///
 /// # Errors
-/// No port or thread to be had, or a standing fault that the menu does not have.
+/// No port or thread to be had; otherwise as [`serve`].
 pub fn start(options: Options) -> io::Result<Handle> {
     start_on(SocketAddr::from(([127, 0, 0, 1], 0)), options)
 }
@@ -125,13 +122,13 @@ pub fn start(options: Options) -> io::Result<Handle> {
 /// # Errors
 /// As [`start`]; also an address in use.
 pub fn start_on(address: SocketAddr, options: Options) -> io::Result<Handle> {
-    check_fault(options.fault.as_deref())?;
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let addr = listener.local_addr()?;
     let log = Log::new(options.record, options.record_body);
     let standing = Arc::new(Mutex::new(options.fault.clone()));
-    let server = Arc::new(server::Server::new(options, log.clone(), Arc::clone(&standing)));
+    let authority = options.tls.as_ref().map(|tls| tls.authority.clone());
+    let server = Arc::new(server::Server::new(options, log.clone(), Arc::clone(&standing))?);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -154,6 +151,7 @@ pub fn start_on(address: SocketAddr, options: Options) -> io::Result<Handle> {
         addr,
         log,
         standing,
+        authority,
         stop: Some(stop),
         thread: Some(thread),
     })
@@ -164,6 +162,12 @@ impl Handle {
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// The certificate to trust, as PEM; `None` without TLS.
+    #[must_use]
+    pub fn authority_pem(&self) -> Option<String> {
+        self.authority.as_ref().map(Authority::pem)
     }
 
     /// What it received.
@@ -183,7 +187,7 @@ impl Handle {
     /// # Errors
     /// A fault that the menu does not have; the old ones stay.
     pub fn set_fault(&self, fault: Option<&str>) -> io::Result<()> {
-        check_fault(fault)?;
+        faults::check(fault)?;
         *self.standing.lock().unwrap_or_else(PoisonError::into_inner) = fault.map(str::to_owned);
         Ok(())
     }

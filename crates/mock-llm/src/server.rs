@@ -30,7 +30,7 @@ use crate::faults::{self, Plan, Source};
 use crate::hash::fnv;
 use crate::record::{Connection, Log};
 use crate::reply::{Exchange, Reply};
-use crate::{plain, vendor};
+use crate::{plain, tls, vendor};
 
 /// How long a connection that the script ends may take to write what it still holds.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -43,17 +43,22 @@ pub(crate) struct Server {
     strikes: Mutex<HashMap<String, u64>>,
     standing: Arc<Mutex<Option<String>>>,
     connections: AtomicU64,
+    tls: Option<Arc<rustls::ServerConfig>>,
 }
 
 impl Server {
-    pub(crate) fn new(options: Options, log: Log, standing: Arc<Mutex<Option<String>>>) -> Self {
-        Self {
+    /// Checks what the options say; the standing fault must be on the menu.
+    pub(crate) fn new(options: Options, log: Log, standing: Arc<Mutex<Option<String>>>) -> io::Result<Self> {
+        faults::check(options.fault.as_deref())?;
+        let tls = options.tls.as_ref().map(tls::Tls::config).transpose()?;
+        Ok(Self {
             options,
             log,
             strikes: Mutex::default(),
             standing,
             connections: AtomicU64::new(0),
-        }
+            tls,
+        })
     }
 
     fn strikes(&self, fault: &str, times: u64, headers: &HeaderMap) -> bool {
@@ -140,18 +145,31 @@ async fn connection(server: Arc<Server>, stream: TcpStream, peer: SocketAddr) {
     let control = Arc::new(Control::default());
     let socket = Socket::new(stream, Arc::clone(&control));
     let number = server.connections.fetch_add(1, Ordering::Relaxed) + 1;
-    let connection = Connection {
+    let mut connection = Connection {
         number,
         peer: peer.to_string(),
         ..Connection::default()
     };
-    drive(
-        server,
-        Scripted::new(socket, Arc::clone(&control)),
-        control,
-        connection,
-    )
-    .await;
+    let (Some(tls), Some(config)) = (&server.options.tls, &server.tls) else {
+        let stream = Scripted::new(socket, Arc::clone(&control));
+        return drive(server, stream, control, connection).await;
+    };
+    match tls::accept(socket, Arc::clone(config), tls.delay).await {
+        Ok((stream, greeting)) => {
+            connection.tls = true;
+            connection.server_name = greeting.server_name;
+            connection.alpn = greeting.alpn;
+            connection.client_certificate = greeting.client_certificate;
+            drive(
+                server,
+                Scripted::new(stream, Arc::clone(&control)),
+                control,
+                connection,
+            )
+            .await;
+        }
+        Err(error) => tracing::debug!(%error, "handshake failed"),
+    }
 }
 
 /// Speaks HTTP on a connection until it ends or the script ends it.

@@ -1,5 +1,6 @@
 //! Tests of the mock through its sockets, with clients that see every byte.
 
 mod client;
+mod h2;
 mod openai;
 mod plain;
