@@ -18,6 +18,8 @@ demo: ## build and start the gateway with its mock LLM; FLAGS=... are passed on
 	@exec target/quick/tollgate demo $(FLAGS)
 
 test: setup check ## every check and every test
+	.cache/clients/python/bin/python -m unittest discover -s bench
+	$(CARGO) test $(LOCKED) --manifest-path bench/Cargo.toml --package bench-load
 	$(CARGO) build $(LOCKED) --workspace --all-targets
 	$(CARGO) test $(LOCKED) --workspace --no-fail-fast
 

@@ -3,6 +3,12 @@
 //! The data path writes into a [`Record`] and counters; formatting and I/O happen elsewhere. Knows no plugin.
 #![forbid(unsafe_code)]
 
+pub mod access_log;
+pub mod metrics;
 pub mod record;
+pub mod settle;
 
+pub use access_log::{Format, LineWriter, Sink};
+pub use metrics::Metrics;
 pub use record::Record;
+pub use settle::{Settlement, settle};

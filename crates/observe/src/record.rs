@@ -104,8 +104,14 @@ pub struct Record {
     pub request_headers: RefCell<SmallVec<[Option<HeaderValue>; 8]>>,
     /// Values of the response headers that the log format names, in the format's order.
     pub response_headers: RefCell<SmallVec<[Option<HeaderValue>; 4]>>,
+    /// Values of the response trailers that the log format names, in the format's order.
+    pub response_trailers: RefCell<SmallVec<[Option<HeaderValue>; 1]>>,
     /// `%FILTER_STATE(wasm.x:PLAIN)%` values, under their full key.
     pub filter_state: RefCell<SmallVec<[Attribute; 2]>>,
+    /// `%DYNAMIC_METADATA(namespace:key)%` values, under `namespace:key`.
+    pub metadata: RefCell<Vec<Attribute>>,
+    /// Whether log line and metrics of this exchange are out; `settle` sets it.
+    pub settled: Cell<bool>,
 }
 
 impl Record {
@@ -139,7 +145,10 @@ impl Record {
             bytes_sent: Cell::default(),
             request_headers: RefCell::default(),
             response_headers: RefCell::default(),
+            response_trailers: RefCell::default(),
             filter_state: RefCell::default(),
+            metadata: RefCell::default(),
+            settled: Cell::default(),
         }
     }
 
@@ -158,12 +167,25 @@ impl Record {
     }
 
     /// Leaves a filter-state value, replacing an earlier one of the same key.
+    ///
+    /// Whoever sets one that stands between quotes in a JSON-shaped log line escapes it for a JSON string; a value that
+    /// is no valid inside of a JSON string is escaped when the line is written.
     pub fn set_filter_state(&self, key: impl Into<Cow<'static, str>>, value: String) {
         let name = key.into();
         let mut state = self.filter_state.borrow_mut();
         match state.iter_mut().find(|entry| entry.0 == name) {
             Some(entry) => entry.1 = value,
             None => state.push((name, value)),
+        }
+    }
+
+    /// Leaves a metadata value under `namespace:key`, replacing an earlier one.
+    pub fn set_metadata(&self, key: impl Into<Cow<'static, str>>, value: String) {
+        let name = key.into();
+        let mut metadata = self.metadata.borrow_mut();
+        match metadata.iter_mut().find(|entry| entry.0 == name) {
+            Some(entry) => entry.1 = value,
+            None => metadata.push((name, value)),
         }
     }
 }

@@ -1,0 +1,168 @@
+//! Escaping: whatever a client, an upstream or a plugin put into a value, the line stays one line of valid JSON.
+//!
+//! Envoy escapes nothing in a TEXT format; a header with a quote breaks its JSON-shaped line. Here it cannot.
+
+/// Marks the bytes that may not be copied as they are: controls, quote, backslash, everything beyond ASCII.
+const CARE: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte < 0x20 || byte >= 0x7f || byte == b'"' as usize || byte == b'\\' as usize;
+        byte += 1;
+    }
+    table
+};
+
+/// Appends `raw` as the inside of a JSON string. Bytes that are no UTF-8 become U+FFFD.
+pub(super) fn json(raw: &[u8], out: &mut Vec<u8>) {
+    escape(raw, out, true);
+}
+
+/// Appends `raw` to a plain line: quotes and backslashes stay, nothing can end the line or steer a terminal.
+pub(super) fn plain(raw: &[u8], out: &mut Vec<u8>) {
+    escape(raw, out, false);
+}
+
+fn escape(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
+    let mut rest = raw;
+    loop {
+        let clean = rest
+            .iter()
+            .position(|byte| CARE[usize::from(*byte)])
+            .unwrap_or(rest.len());
+        let (head, tail) = rest.split_at(clean);
+        out.extend_from_slice(head);
+        let Some(first) = tail.first() else { return };
+        if !first.is_ascii() {
+            return beyond_ascii(tail, out, quotes);
+        }
+        one(char::from(*first), out, quotes);
+        rest = tail.get(1..).unwrap_or_default();
+    }
+}
+
+#[cold]
+fn beyond_ascii(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
+    for chunk in raw.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            one(character, out, quotes);
+        }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+fn one(character: char, out: &mut Vec<u8>, quotes: bool) {
+    let short = match character {
+        '"' | '\\' if !quotes => {
+            out.push(character as u8);
+            return;
+        }
+        '"' => b'"',
+        '\\' => b'\\',
+        '\n' => b'n',
+        '\r' => b'r',
+        '\t' => b't',
+        '\u{2028}' | '\u{2029}' => return unicode(character, out),
+        // The C1 controls too: U+0085 ends a line for some readers, U+009B starts a terminal sequence.
+        other if other.is_control() => return unicode(other, out),
+        other => {
+            let mut buffer = [0; 4];
+            out.extend_from_slice(other.encode_utf8(&mut buffer).as_bytes());
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+fn unicode(character: char, out: &mut Vec<u8>) {
+    let code = u32::from(character);
+    out.extend_from_slice(b"\\u");
+    for shift in [12, 8, 4, 0] {
+        let digit = char::from_digit((code >> shift) & 0xf, 16).unwrap_or('0');
+        out.push(digit as u8);
+    }
+}
+
+/// Whether `raw` can stand between two quotes as it is: its producer has escaped it already.
+pub(super) fn is_json_inside(raw: &str) -> bool {
+    let mut characters = raw.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' => return false,
+            '\\' => match characters.next() {
+                Some('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => {}
+                Some('u') if (0..4).all(|_| characters.next().is_some_and(|c| c.is_ascii_hexdigit())) => {}
+                _ => return false,
+            },
+            '\u{2028}' | '\u{2029}' => return false,
+            other if other.is_control() => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json_of(raw: &[u8]) -> String {
+        let mut out = Vec::new();
+        json(raw, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn hostile_bytes_stay_inside_the_string() {
+        assert_eq!(json_of(b"curl/8"), "curl/8");
+        assert_eq!(json_of(br#"x","admin":"y\"#), r#"x\",\"admin\":\"y\\"#);
+        assert_eq!(
+            json_of(b"a\r\nb\tc\x00\x1b[2J\x7f"),
+            r"a\r\nb\tc\u0000\u001b[2J\u007f"
+        );
+        assert_eq!(
+            json_of("näh\u{85}\u{9b}\u{2028}\u{2029}".as_bytes()),
+            r"näh\u0085\u009b\u2028\u2029"
+        );
+        assert_eq!(json_of(b"a\xff\xc3\"z"), "a\u{fffd}\u{fffd}\\\"z");
+    }
+
+    #[test]
+    fn a_plain_line_keeps_quotes_but_stays_a_line() {
+        let mut out = Vec::new();
+        plain(b"a\"b\\c\nd", &mut out);
+        assert_eq!(out, b"a\"b\\c\\nd");
+    }
+
+    #[test]
+    fn knows_what_is_escaped_already() {
+        for good in ["", "-", r#"{\"model\":\"qwen\"}"#, r"\u00e9\n\/", "é"] {
+            assert!(is_json_inside(good), "{good}");
+        }
+        for bad in [
+            "{\"a\":1}",
+            "\\",
+            "\\x",
+            "\\u12g4",
+            "\\u12",
+            "a\nb",
+            "\u{2028}",
+            "\\\\\"",
+        ] {
+            assert!(!is_json_inside(bad), "{bad}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_make_a_json_string_on_one_line(raw: Vec<u8>) {
+            let escaped = json_of(&raw);
+            let parsed: String = serde_json::from_str(&format!("\"{escaped}\"")).unwrap();
+            proptest::prop_assert_eq!(parsed, String::from_utf8_lossy(&raw).into_owned());
+            proptest::prop_assert!(!escaped.chars().any(char::is_control));
+            proptest::prop_assert!(is_json_inside(&escaped));
+        }
+    }
+}
