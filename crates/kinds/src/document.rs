@@ -218,6 +218,9 @@ pub(crate) fn guess_identity(text: &str) -> (String, String, String) {
             }
         }
     }
+    if !kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+        kind.clear();
+    }
     (kind, namespace, name)
 }
 

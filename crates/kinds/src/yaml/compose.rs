@@ -17,6 +17,8 @@ use crate::position::{Position, Positions};
 pub(crate) fn parse(text: &str, first_line: u32) -> Vec<Result<Parsed, Fault>> {
     let mut options = Options::default();
     options.set_emit_comments(false);
+    // As in Go, a block scalar that the file ends in has no line break at its end.
+    options.block_scalar_eof_without_line_feed = true;
     let mut composer = Composer {
         parser: Parser::new_from_str_with_options(text, options),
         first_line,
