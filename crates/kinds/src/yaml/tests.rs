@@ -1,3 +1,5 @@
+//! The reader against Go's, and against text that is meant to hurt.
+
 use super::*;
 
 fn source() -> Arc<str> {
