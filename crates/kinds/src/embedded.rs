@@ -6,7 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::ConfigMap;
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::lenient::Lenient;
 use crate::position::{Position, Positions};
 use crate::yaml;
@@ -89,7 +89,6 @@ impl<'c> Embedded<'c> {
             (0, 0)
         };
         self.diagnostics.push(Diagnostic {
-            severity: Severity::Error,
             line,
             column,
             ..diagnostic

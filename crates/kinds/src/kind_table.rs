@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::Document;
+use crate::mcp_bridge::McpBridgeSpec;
 use crate::resource::{self, Body, ObjectKey, ObjectMeta, Origin};
+use crate::wasm_plugin::WasmPluginSpec;
 use crate::{
     ConfigMap, EndpointSlice, Ingress, IngressClass, McpBridge, Secret, Service, WasmPlugin, endpoint_slice,
     ingress, mcp_bridge, secret, wasm_plugin,
@@ -24,6 +26,9 @@ pub struct KindRow {
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     parse: fn(&Document, Option<&str>) -> Result<Object, Diagnostic>,
+    /// Names the fields that the kind does not have. Kubernetes's own kinds have many fields that we do not read, so
+    /// only Higress's kinds do this.
+    unknown_fields: Option<fn(&Document) -> Vec<Diagnostic>>,
 }
 
 /// Every kind that is read.
@@ -38,6 +43,7 @@ pub static KINDS: &[KindRow] = &[
         ],
         namespaced: true,
         parse: |document, namespace| Ok(Object::Ingress(Arc::new(ingress::parse(document, namespace)?))),
+        unknown_fields: None,
     },
     KindRow {
         kind: "IngressClass",
@@ -48,6 +54,7 @@ pub static KINDS: &[KindRow] = &[
             let class = resource::read(document, "IngressClass", namespace, Body::Spec)?;
             Ok(Object::IngressClass(Arc::new(class)))
         },
+        unknown_fields: None,
     },
     KindRow {
         kind: "McpBridge",
@@ -59,6 +66,7 @@ pub static KINDS: &[KindRow] = &[
                 document, namespace,
             )?)))
         },
+        unknown_fields: Some(resource::unknown_fields::<McpBridgeSpec>),
     },
     KindRow {
         kind: "WasmPlugin",
@@ -70,6 +78,7 @@ pub static KINDS: &[KindRow] = &[
                 document, namespace,
             )?)))
         },
+        unknown_fields: Some(resource::unknown_fields::<WasmPluginSpec>),
     },
     KindRow {
         kind: "ConfigMap",
@@ -80,6 +89,7 @@ pub static KINDS: &[KindRow] = &[
             let config_map = resource::read(document, "ConfigMap", namespace, Body::TopLevel)?;
             Ok(Object::ConfigMap(Arc::new(config_map)))
         },
+        unknown_fields: None,
     },
     KindRow {
         kind: "Secret",
@@ -87,6 +97,7 @@ pub static KINDS: &[KindRow] = &[
         api_versions: &["v1"],
         namespaced: true,
         parse: |document, namespace| Ok(Object::Secret(Arc::new(secret::parse(document, namespace)?))),
+        unknown_fields: None,
     },
     KindRow {
         kind: "Service",
@@ -97,6 +108,7 @@ pub static KINDS: &[KindRow] = &[
             let service = resource::read(document, "Service", namespace, Body::Spec)?;
             Ok(Object::Service(Arc::new(service)))
         },
+        unknown_fields: None,
     },
     KindRow {
         kind: "EndpointSlice",
@@ -108,6 +120,7 @@ pub static KINDS: &[KindRow] = &[
                 document, namespace,
             )?)))
         },
+        unknown_fields: None,
     },
     KindRow {
         kind: "Endpoints",
@@ -119,6 +132,7 @@ pub static KINDS: &[KindRow] = &[
                 document, namespace,
             )?)))
         },
+        unknown_fields: None,
     },
 ];
 
@@ -188,4 +202,14 @@ pub fn parse(document: &Document, default_namespace: &str) -> Result<Object, Dia
         return Err(document.diagnostic(Severity::Warning, "apiVersion", message));
     }
     (row.parse)(document, row.namespaced.then_some(default_namespace))
+}
+
+/// What is odd about a document that [`parse`] has accepted: fields that its kind does not have.
+pub fn warnings(document: &Document, default_namespace: &str) -> Vec<Diagnostic> {
+    let Some(unknown_fields) = kind_row(&document.kind).and_then(|row| row.unknown_fields) else {
+        return Vec::new();
+    };
+    let namespace = document.namespace.as_deref().unwrap_or(default_namespace);
+    let named = |diagnostic: Diagnostic| diagnostic.about(&document.kind, namespace, &document.name);
+    unknown_fields(document).into_iter().map(named).collect()
 }

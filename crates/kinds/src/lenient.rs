@@ -7,6 +7,7 @@
 
 use std::fmt::{self, Display};
 
+use serde::Deserialize;
 use serde::de::{
     self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor,
 };
@@ -220,14 +221,6 @@ impl<'v> Deserializer<'v> for Lenient<'v> {
     }
 }
 
-impl<'v> IntoDeserializer<'v, LenientError> for Lenient<'v> {
-    type Deserializer = Self;
-
-    fn into_deserializer(self) -> Self {
-        self
-    }
-}
-
 #[derive(Clone, Copy, PartialEq)]
 enum Nulls {
     /// A field of a struct: `null` means "not set".
@@ -290,6 +283,34 @@ impl<'v> SeqAccess<'v> for Items<'v> {
     }
 }
 
+/// The fields of `value` that `T` does not know, as paths. For types that list every field there is.
+pub(crate) fn unknown_fields<'v, T: Deserialize<'v>>(value: &'v Value) -> Vec<String> {
+    let mut unknown = Vec::new();
+    let result: Result<T, LenientError> =
+        serde_ignored::deserialize(Lenient(value), |path| unknown.push(written(&path)));
+    match result {
+        Ok(_) => unknown,
+        // Whoever reads the value in earnest reports the error.
+        Err(_) => Vec::new(),
+    }
+}
+
+/// A path as everybody writes it: `registries[0].name`.
+fn written(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", written(parent)),
+        Path::Map { parent, key } => match written(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => {
+            written(parent)
+        }
+    }
+}
+
 /// Reads an enum that may be written as a name or as its number, against a table of `(name, number, value)`.
 pub(crate) fn named<'de, D, T>(
     deserializer: D,
@@ -335,7 +356,6 @@ impl<T: Copy> Visitor<'_> for Named<T> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use serde::Deserialize;
     use serde_json::json;
 
     use super::*;

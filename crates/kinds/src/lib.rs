@@ -36,7 +36,7 @@ pub use document::Document;
 pub use endpoint_slice::EndpointSlice;
 pub use ingress::Ingress;
 pub use ingress_class::IngressClass;
-pub use kind_table::{KINDS, KindRow, Object, kind_row, parse};
+pub use kind_table::{KINDS, KindRow, Object, kind_row, parse, warnings};
 pub use mcp_bridge::McpBridge;
 pub use objects::Objects;
 pub use position::{Position, Positions};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Document, guess_identity};
 use crate::envsubst::{Lookup, envsubst};
-use crate::kind_table::{Object, parse};
+use crate::kind_table::{Object, parse, warnings};
 use crate::position::Position;
 use crate::yaml::{self, Chunk, MAX_TEXT_BYTES};
 
@@ -39,7 +39,12 @@ pub fn read(bytes: &[u8], source: &Arc<str>, options: &ReadOptions<'_>) -> Readi
     };
     for document in &documents {
         match parse(document, options.default_namespace) {
-            Ok(object) => reading.objects.push(object),
+            Ok(object) => {
+                reading.objects.push(object);
+                reading
+                    .diagnostics
+                    .extend(warnings(document, options.default_namespace));
+            }
             Err(diagnostic) => reading.diagnostics.push(diagnostic),
         }
     }

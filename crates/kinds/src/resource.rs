@@ -9,14 +9,14 @@ use serde::de::DeserializeOwned;
 
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::document::{Document, name_fault};
-use crate::lenient::Lenient;
+use crate::lenient::{self, Lenient};
 use crate::position::{Position, Positions};
 
 /// A whole last-applied object sits in this annotation, secrets included; nobody reads it here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A typed object: origin, metadata and what its kind says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Resource<T> {
     /// Where it came from.
     pub origin: Origin,
@@ -24,6 +24,14 @@ pub struct Resource<T> {
     pub metadata: ObjectMeta,
     /// The kind's own fields: `spec`, or the top level for kinds without one.
     pub spec: T,
+}
+
+/// Says which object it is and not what is in it: a plugin's config holds API keys.
+impl<T> fmt::Debug for Resource<T> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let line = self.origin.positions.here().line;
+        write!(formatter, "{} ({}:{line})", self.key(), self.origin.source)
+    }
 }
 
 /// The place an object came from.
@@ -195,6 +203,21 @@ pub(crate) fn read<T: DeserializeOwned + Default>(
         metadata,
         spec: spec.map_err(named)?,
     })
+}
+
+/// Warnings about fields of `spec` that a kind does not have. Only for kinds whose struct lists all of them.
+pub(crate) fn unknown_fields<T: DeserializeOwned>(document: &Document) -> Vec<Diagnostic> {
+    let Some(spec) = document.value.get("spec").filter(|spec| !spec.is_null()) else {
+        return vec![document.diagnostic(Severity::Warning, "spec", "missing, so the object says nothing")];
+    };
+    let warning = |path: String| {
+        let message = "there is no such field, so it has no effect";
+        document.diagnostic(Severity::Warning, &format!("spec.{path}"), message)
+    };
+    lenient::unknown_fields::<T>(spec)
+        .into_iter()
+        .map(warning)
+        .collect()
 }
 
 fn typed<T: DeserializeOwned + Default>(document: &Document, field: &str) -> Result<T, Diagnostic> {

@@ -153,7 +153,11 @@ fn mcp_bridge_with_every_registry() {
         ),
         (3128, 900)
     );
-    assert!(!format!("{bridge:?}").contains("sk-secret"));
+    assert!(!format!("{:?}", bridge.spec).contains("sk-secret"));
+    assert_eq!(
+        format!("{bridge:?}"),
+        "McpBridge higress-system/default (a.yaml:69)"
+    );
 }
 
 #[test]

@@ -325,3 +325,41 @@ fn a_file_that_is_no_text_is_refused_with_its_line() {
     let reading = read(b"a: 1\nb: \xff\xfe\n", &Arc::from("a.yaml"), &options);
     assert_eq!(lines(&reading), ["a.yaml:2: error: the file is not UTF-8 text"]);
 }
+
+#[test]
+fn fields_that_higress_does_not_have_are_named() {
+    let text = "apiVersion: extensions.higress.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: a}
+spec:
+  url: oci://x/a:1
+  matchRule: []
+  matchRules:
+  - ingress: [a]
+    config: {anything: {goes: here}}
+    domains: [b]
+status: {}
+---
+apiVersion: networking.higress.io/v1
+kind: McpBridge
+metadata: {name: default}
+sepc: {}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: a}
+spec: {rules: [{host: a, whatever: 1}]}
+";
+    let reading = read_text(text);
+    assert_eq!(
+        lines(&reading),
+        [
+            "conf/a.yaml:6: warning: WasmPlugin higress-system/a: spec.matchRule: there is no such field, so it has no \
+             effect",
+            "conf/a.yaml:10: warning: WasmPlugin higress-system/a: spec.matchRules[0].domains: there is no such field, \
+             so it has no effect",
+            "conf/a.yaml:13: warning: McpBridge higress-system/default: spec: missing, so the object says nothing",
+        ]
+    );
+    assert_eq!(reading.objects.len(), 3);
+}
