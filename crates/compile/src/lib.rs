@@ -1,1 +1,126 @@
-//! tollgate-compile
+//! From documents to the compiled world: [`compile`] takes all objects in force and returns a snapshot and everything
+//! that is wrong with them.
+//!
+//! Pure: no I/O, no clock, no environment. It never stops at a fault: what cannot be used is left out, as little of it
+//! as possible, and a diagnostic names kind, object, field and place. Order and names of routes and clusters are
+//! Higress's, since logs, metrics and plugin rules refer to them.
+#![forbid(unsafe_code)]
+
+mod annotations;
+mod canary;
+mod clusters;
+mod destinations;
+mod failed;
+mod hosts;
+mod image;
+mod ingress;
+mod origin;
+mod path;
+mod plugins;
+mod registries;
+mod routes;
+mod rules;
+mod section;
+mod services;
+mod settings;
+mod templates;
+mod tls;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tollgate_kinds::{Diagnostic, Objects};
+use tollgate_plugin::Plugin;
+use tollgate_snapshot::Snapshot;
+
+use destinations::Upstreams;
+use settings::Global;
+
+/// What the compiler is told besides the objects.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Namespace of McpBridge, WasmPlugins and settings; its routes have bare names. Default `higress-system`.
+    pub system_namespace: String,
+    /// Class of the Ingresses that count; empty (the default) accepts every one.
+    pub ingress_class: String,
+    /// Only Ingresses of this namespace; `None` (the default) means all.
+    pub watch_namespace: Option<String>,
+    /// Domain of Kubernetes Services. Default `cluster.local`.
+    pub cluster_domain: String,
+    /// Finds a built-in plugin by name. Default: none.
+    pub builtins: fn(&str) -> Option<Builtin>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            system_namespace: "higress-system".to_owned(),
+            ingress_class: String::new(),
+            watch_namespace: None,
+            cluster_domain: "cluster.local".to_owned(),
+            builtins: |_| None,
+        }
+    }
+}
+
+/// A built-in plugin, as the compiler needs it.
+#[derive(Debug, Clone, Copy)]
+pub struct Builtin {
+    /// Its name.
+    pub name: &'static str,
+    /// Parses a config.
+    pub parse: ParseConfig,
+}
+
+/// Parses a global config (`None, …` when there is none) with the config of a rule laid over it, if there is one.
+pub type ParseConfig = fn(Option<&Value>, Option<&Value>) -> Result<Arc<dyn Plugin>, ConfigFault>;
+
+/// Why a config cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigFault {
+    /// Path inside the config; empty for the whole.
+    pub field: String,
+    /// One lower-case sentence; never repeats a value.
+    pub message: String,
+}
+
+/// What every step of the compilation reads.
+pub(crate) struct Input<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) options: &'a Options,
+    pub(crate) global: Global,
+}
+
+/// Compiles `objects`. The snapshot's generation is 0; whoever publishes it counts.
+///
+/// An error means that something was left out; a warning that everything is in force but probably not as meant.
+#[must_use]
+pub fn compile(objects: &Objects, options: &Options) -> (Snapshot, Vec<Diagnostic>) {
+    let mut diagnostics = Vec::new();
+    let global = settings::compile(objects, options, &mut diagnostics);
+    let input = Input {
+        objects,
+        options,
+        global,
+    };
+    let mut services = services::from_kubernetes(&input, &mut diagnostics);
+    registries::add(&input, &mut services, &mut diagnostics);
+    let plans = ingress::plan(&input, &mut diagnostics);
+    let clusters = clusters::build(&input, &plans, &services, &mut diagnostics);
+    let chains = plugins::compile(&input, &mut diagnostics);
+    let upstreams = Upstreams {
+        services: &services,
+        clusters: &clusters,
+    };
+    let hosts = hosts::build(&input, &plans, upstreams, &chains, &mut diagnostics);
+    let certificates = tls::certificates(&input, &plans, &mut diagnostics);
+    let snapshot = Snapshot {
+        generation: 0,
+        hosts,
+        clusters,
+        unrouted: chains.unrouted(),
+        certificates,
+        settings: input.global.settings,
+    };
+    (snapshot, diagnostics)
+}

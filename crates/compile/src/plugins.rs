@@ -1,0 +1,340 @@
+//! WasmPlugins → the chain of each route.
+//!
+//! Every config is parsed once and shared by all routes that use it. Which rules can apply on a route is decided here;
+//! what depends on the request (domain, service) stays a condition on the candidate. A config that cannot be used
+//! fails only for the requests it is for: with `FAIL_CLOSE` they are refused, with `FAIL_OPEN` the plugin is skipped.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tollgate_kinds::wasm_plugin::{FailStrategy, Phase as WrittenPhase};
+use tollgate_kinds::{Diagnostic, WasmPlugin};
+use tollgate_plugin::{
+    Candidate, Condition, DomainPattern, Link, Order, Origin, Phase, Plugin, ServicePattern,
+};
+
+use crate::failed::Failed;
+use crate::image::{self, Runtime};
+use crate::rules::{self, Config, Scope};
+use crate::{Builtin, Input, origin, templates};
+
+/// The chains of all routes.
+#[derive(Default)]
+pub(crate) struct Chains {
+    plugins: Vec<Compiled>,
+}
+
+/// One plugin with all its configs.
+struct Compiled {
+    name: Arc<str>,
+    order: Order,
+    candidates: Vec<Candidate>,
+    /// For each candidate which routes it is for.
+    reaches: Vec<Reach>,
+    /// Candidates by route name, in rule order.
+    by_route: HashMap<Box<str>, Vec<usize>>,
+    /// Candidates that are not for named routes, in rule order.
+    anywhere: Vec<usize>,
+}
+
+/// Which routes a config is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Reach {
+    /// All, and requests without a route.
+    Every,
+    /// Those in `by_route`.
+    Named,
+    /// Those whose names begin so.
+    Prefixes(Vec<String>),
+}
+
+impl Chains {
+    /// The links of a route.
+    pub(crate) fn links(&self, route: &str) -> Vec<Link> {
+        self.choose(|plugin| {
+            let named = plugin.by_route.get(route).map_or(&[][..], Vec::as_slice);
+            let anywhere = plugin
+                .anywhere
+                .iter()
+                .filter(|index| match plugin.reaches.get(**index) {
+                    Some(Reach::Prefixes(prefixes)) => {
+                        prefixes.iter().any(|prefix| route.starts_with(prefix))
+                    }
+                    _ => true,
+                });
+            let mut indices: Vec<usize> = named.iter().chain(anywhere).copied().collect();
+            indices.sort_unstable();
+            indices
+        })
+    }
+
+    /// The links of requests that no route matches. No destination was chosen for them either.
+    pub(crate) fn unrouted(&self) -> Vec<Link> {
+        self.choose(|plugin| {
+            let anywhere = plugin.anywhere.iter().copied();
+            let applies = |index: &usize| {
+                let services = plugin
+                    .candidates
+                    .get(*index)
+                    .is_some_and(|candidate| matches!(candidate.condition, Condition::Services(_)));
+                plugin.reaches.get(*index) == Some(&Reach::Every) && !services
+            };
+            anywhere.filter(applies).collect()
+        })
+    }
+
+    fn choose(&self, select: impl Fn(&Compiled) -> Vec<usize>) -> Vec<Link> {
+        let mut links = Vec::new();
+        for (ordinal, plugin) in self.plugins.iter().enumerate() {
+            let mut candidates = Vec::new();
+            for candidate in select(plugin)
+                .iter()
+                .filter_map(|index| plugin.candidates.get(*index))
+            {
+                candidates.push(candidate.clone());
+                if candidate.condition == Condition::Always {
+                    break;
+                }
+            }
+            if !candidates.is_empty() {
+                links.push(Link {
+                    name: plugin.name.clone(),
+                    ordinal: u32::try_from(ordinal).unwrap_or(u32::MAX),
+                    order: plugin.order,
+                    candidates,
+                });
+            }
+        }
+        links
+    }
+}
+
+/// Compiles all plugins of the system namespace, in chain order.
+pub(crate) fn compile(input: &Input<'_>, diagnostics: &mut Vec<Diagnostic>) -> Chains {
+    let mut plugins = Vec::new();
+    for plugin in input.objects.wasm_plugins() {
+        if plugin.metadata.namespace != input.options.system_namespace {
+            let message = format!(
+                "only plugins in namespace `{}` count: this one is ignored",
+                input.options.system_namespace
+            );
+            diagnostics.push(plugin.warning("metadata.namespace", message));
+            continue;
+        }
+        plugins.extend(
+            Compiler {
+                input,
+                plugin,
+                diagnostics,
+            }
+            .compile(),
+        );
+    }
+    // Stable: equal places keep the order in which the objects were created.
+    plugins.sort_by_key(|plugin| plugin.order);
+    Chains { plugins }
+}
+
+struct Compiler<'a, 'd> {
+    input: &'a Input<'a>,
+    plugin: &'a WasmPlugin,
+    diagnostics: &'d mut Vec<Diagnostic>,
+}
+
+impl<'a> Compiler<'a, '_> {
+    fn compile(mut self) -> Option<Compiled> {
+        let written = rules::read(self.plugin)?;
+        let builtin = self.builtin();
+        let name: Arc<str> = match builtin {
+            Some(builtin) => builtin.name.into(),
+            None => self.plugin.metadata.name.as_str().into(),
+        };
+        let mut compiled = Compiled {
+            name,
+            order: self.order(),
+            candidates: Vec::new(),
+            reaches: Vec::new(),
+            by_route: HashMap::new(),
+            anywhere: Vec::new(),
+        };
+        let global_config = written.global.as_ref().map(|config| self.rendered(config));
+        let has_rules = !written.rules.is_empty();
+        // A global config that cannot be used does not count next to rules, as in Higress.
+        let global =
+            written
+                .global
+                .as_ref()
+                .zip(global_config.as_ref())
+                .and_then(
+                    |(config, value)| match self.parse(builtin, Some(value), None, config) {
+                        Some(plugin) => Some((config, value, Some(plugin))),
+                        None if has_rules && builtin.is_some() => None,
+                        None => Some((config, value, self.failed(&compiled.name))),
+                    },
+                );
+        let inherited = global
+            .as_ref()
+            .filter(|_| builtin.is_some())
+            .map(|(_, value, _)| value.as_ref());
+        for rule in &written.rules {
+            if let Some(warning) = rule.warning {
+                self.diagnostics.push(self.plugin.warning(&rule.field, warning));
+            }
+            let value = self.rendered(&rule.config);
+            let parsed = self.parse(builtin, inherited, Some(&value), &rule.config);
+            let plugin = parsed.or_else(|| self.failed(&compiled.name));
+            let origin = self.origin(&rule.config);
+            compiled.add_rule(&rule.scope, plugin, origin);
+        }
+        if let Some((config, _, plugin)) = global {
+            let origin = self.origin(config);
+            compiled.add(Condition::Always, Reach::Every, plugin, origin);
+        }
+        Some(compiled)
+    }
+
+    /// The built-in that runs; `None` (with a diagnostic) when there is none.
+    fn builtin(&mut self) -> Option<Builtin> {
+        let field = format!("metadata.annotations[{}]", image::RUNTIME);
+        let runtime = image::runtime(self.plugin).unwrap_or_else(|message| {
+            self.diagnostics.push(self.plugin.warning(&field, message));
+            Runtime::Either
+        });
+        let names = image::names(self.plugin);
+        let found = names.iter().find_map(|name| (self.input.options.builtins)(name));
+        let missing = match runtime {
+            Runtime::Wasm => "modules cannot be run yet, and the annotation forbids the built-in plugin",
+            _ if found.is_some() => return found,
+            _ => "no built-in plugin has this name, and modules cannot be run yet",
+        };
+        let consequence = match self.plugin.spec.fail_strategy {
+            FailStrategy::Close => "its requests get 500",
+            FailStrategy::Open => "it is skipped",
+        };
+        let message = format!("{missing}: {consequence}");
+        self.diagnostics.push(self.plugin.error("spec.url", message));
+        None
+    }
+
+    /// The config with its templates replaced.
+    fn rendered<'v>(&mut self, config: &'v Config<'_>) -> std::borrow::Cow<'v, Value> {
+        let (value, missing) = templates::render(&config.value, self.input.objects, self.input.options);
+        for reference in missing {
+            let message = format!("{reference} leads to no value of a Secret: it stays as written");
+            self.diagnostics.push(self.plugin.error(&config.field, message));
+        }
+        value
+    }
+
+    /// One config; `None` (with a diagnostic, unless the plugin itself is missing) when it cannot be used.
+    fn parse(
+        &mut self,
+        builtin: Option<Builtin>,
+        global: Option<&Value>,
+        rule: Option<&Value>,
+        config: &Config<'_>,
+    ) -> Option<Arc<dyn Plugin>> {
+        match (builtin?.parse)(global, rule) {
+            Ok(plugin) => Some(plugin),
+            Err(fault) => {
+                let field = match fault.field.is_empty() {
+                    true => config.field.clone(),
+                    false => format!("{}.{}", config.field, fault.field),
+                };
+                self.diagnostics.push(self.plugin.error(&field, fault.message));
+                None
+            }
+        }
+    }
+
+    /// What runs where a config cannot be used.
+    fn failed(&self, name: &Arc<str>) -> Option<Arc<dyn Plugin>> {
+        match self.plugin.spec.fail_strategy {
+            FailStrategy::Open => None,
+            FailStrategy::Close => Some(Arc::new(Failed {
+                name: (**name).into(),
+            })),
+        }
+    }
+
+    fn origin(&self, config: &Config<'_>) -> Origin {
+        origin::of_field(self.plugin, &config.field)
+    }
+
+    fn order(&self) -> Order {
+        let phase = match self.plugin.spec.phase {
+            WrittenPhase::Unspecified => Phase::Unspecified,
+            WrittenPhase::Authn => Phase::Authn,
+            WrittenPhase::Authz => Phase::Authz,
+            WrittenPhase::Stats => Phase::Stats,
+        };
+        Order::new(phase, self.plugin.spec.priority)
+    }
+}
+
+impl Compiled {
+    fn add(
+        &mut self,
+        condition: Condition,
+        reach: Reach,
+        plugin: Option<Arc<dyn Plugin>>,
+        origin: Origin,
+    ) -> usize {
+        let index = self.candidates.len();
+        if reach != Reach::Named {
+            self.anywhere.push(index);
+        }
+        self.candidates.push(Candidate {
+            condition,
+            plugin,
+            origin,
+        });
+        self.reaches.push(reach);
+        index
+    }
+
+    fn add_rule(&mut self, scope: &Scope, plugin: Option<Arc<dyn Plugin>>, origin: Origin) {
+        let services = |names: &[String]| {
+            Condition::Services(names.iter().map(|name| ServicePattern::parse(name)).collect())
+        };
+        match scope {
+            Scope::Domains(domains) => {
+                let patterns = domains.iter().map(|domain| DomainPattern::parse(domain));
+                self.add(
+                    Condition::Domains(patterns.collect()),
+                    Reach::Every,
+                    plugin,
+                    origin,
+                );
+            }
+            Scope::Services(names) => {
+                self.add(services(names), Reach::Every, plugin, origin);
+            }
+            Scope::RoutePrefixes(prefixes) => {
+                self.add(
+                    Condition::Always,
+                    Reach::Prefixes(prefixes.clone()),
+                    plugin,
+                    origin,
+                );
+            }
+            Scope::Routes {
+                names,
+                services: limited,
+            } => {
+                let condition = match limited.is_empty() {
+                    true => Condition::Always,
+                    false => services(limited),
+                };
+                let index = self.add(condition, Reach::Named, plugin, origin);
+                for name in names {
+                    let indices = self.by_route.entry(name.as_str().into()).or_default();
+                    if indices.last() != Some(&index) {
+                        indices.push(index);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Server certificates: which Secret serves which host, and what is wrong with those that cannot.
+//!
+//! A host of an Ingress gets the Secret of the first `spec.tls` entry that names it literally; without one, or
+//! (when asked for) without that Secret, `higress-https` may supply one. The first Ingress that claims a host keeps
+//! it. A bad certificate leaves only its own host without TLS.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use tollgate_kinds::{Diagnostic, Secret};
+use tollgate_snapshot::Certificates;
+
+use crate::Input;
+use crate::ingress::{Plan, PlannedHost};
+
+/// Keys of a Secret that hold a certificate chain, the preferred one first.
+pub(crate) const CERTIFICATE_KEYS: &[&str] = &["tls.crt", "cert"];
+/// Keys that hold its private key.
+pub(crate) const PRIVATE_KEY_KEYS: &[&str] = &["tls.key", "key"];
+/// Keys that hold the certificates of authorities.
+pub(crate) const AUTHORITY_KEYS: &[&str] = &["ca.crt", "cacert"];
+
+/// `credentialConfig[]` of `higress-https`: Secrets by domain.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Credentials {
+    /// Also used for a Secret that an Ingress names and that does not exist.
+    pub(crate) for_missing_secrets: bool,
+    pub(crate) entries: Vec<Credential>,
+}
+
+/// One Secret and the domains it is for.
+#[derive(Debug, Clone)]
+pub(crate) struct Credential {
+    /// Lower case.
+    pub(crate) domains: Vec<String>,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Credentials {
+    /// The first entry with a domain that covers `host` (lower case).
+    fn find(&self, host: &str) -> Option<(&str, &str)> {
+        let covers = |domain: &String| {
+            let wildcard = domain.strip_prefix('*');
+            domain == host
+                || wildcard.is_some_and(|suffix| host.len() > suffix.len() && host.ends_with(suffix))
+        };
+        let entry = self
+            .entries
+            .iter()
+            .find(|entry| entry.domains.iter().any(covers))?;
+        Some((&entry.namespace, &entry.name))
+    }
+}
+
+/// Chooses and builds the certificate of every host.
+pub(crate) fn certificates(
+    input: &Input<'_>,
+    plans: &[Plan<'_>],
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Certificates {
+    let mut claimed: HashMap<&str, (&Plan<'_>, (String, String))> = HashMap::new();
+    let mut built: HashMap<(String, String), Option<Arc<CertifiedKey>>> = HashMap::new();
+    let mut certificates = Certificates::default();
+    for plan in plans.iter().filter(|plan| plan.features.canary.is_none()) {
+        if plan.ingress.spec.tls.is_empty() {
+            continue;
+        }
+        for host in &plan.hosts {
+            let Some((field, secret)) = secret_for(input, plan, host) else {
+                continue;
+            };
+            if let Some((first, earlier)) = claimed.get(host.host.as_str()) {
+                if *earlier != secret {
+                    let first = &first.ingress.metadata;
+                    let message = format!(
+                        "the Ingress {}/{} has already chosen a Secret for host {}: this one is not used",
+                        first.namespace, first.name, host.host
+                    );
+                    diagnostics.push(plan.ingress.warning(&field, message));
+                }
+                continue;
+            }
+            claimed.insert(&host.host, (plan, secret.clone()));
+            let key = built
+                .entry(secret.clone())
+                .or_insert_with(|| build(input, plan, &field, &secret, diagnostics));
+            if let Some(key) = key {
+                insert(&mut certificates, &host.host, key.clone());
+            }
+        }
+    }
+    certificates
+        .wildcard
+        .sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+    certificates
+}
+
+fn insert(certificates: &mut Certificates, host: &str, key: Arc<CertifiedKey>) {
+    if host == "*" {
+        certificates.fallback = Some(key);
+    } else if let Some(suffix) = host.strip_prefix('*') {
+        certificates.wildcard.push((suffix.into(), key));
+    } else {
+        certificates.exact.insert(host.into(), key);
+    }
+}
+
+/// The Secret that a host asks for, and the field that says so.
+fn secret_for(
+    input: &Input<'_>,
+    plan: &Plan<'_>,
+    host: &PlannedHost<'_>,
+) -> Option<(String, (String, String))> {
+    let entries = &plan.ingress.spec.tls;
+    let position = entries.iter().position(|entry| {
+        let any = entry.hosts.is_empty() && host.written == "*";
+        any || entry.hosts.iter().any(|name| name == host.written)
+    });
+    let field = match position {
+        Some(index) => format!("spec.tls[{index}]"),
+        None => "spec.tls".to_owned(),
+    };
+    let credentials = &input.global.credentials;
+    let supplied = || {
+        credentials
+            .find(&host.host)
+            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+    };
+    let named = position
+        .and_then(|index| entries.get(index))
+        .map(|entry| entry.secret_name.as_str())
+        .filter(|name| !name.is_empty());
+    let Some(name) = named else {
+        return supplied().map(|secret| (field, secret));
+    };
+    let namespace = plan.ingress.metadata.namespace.clone();
+    let missing = input.objects.secret(&namespace, name).is_none();
+    let replacement = (missing && credentials.for_missing_secrets)
+        .then(supplied)
+        .flatten();
+    let secret = replacement.unwrap_or_else(|| (namespace, name.to_owned()));
+    Some((field, secret))
+}
+
+fn build(
+    input: &Input<'_>,
+    plan: &Plan<'_>,
+    field: &str,
+    (namespace, name): &(String, String),
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Arc<CertifiedKey>> {
+    let Some(secret) = input.objects.secret(namespace, name) else {
+        let message =
+            format!("the Secret {namespace}/{name} does not exist: its hosts are not served over TLS");
+        diagnostics.push(plan.ingress.error(field, message));
+        return None;
+    };
+    match certified_key(secret) {
+        Ok(key) => Some(Arc::new(key)),
+        Err(message) => {
+            diagnostics.push(secret.error("", format!("{message}: its hosts are not served over TLS")));
+            None
+        }
+    }
+}
+
+/// The certificate chain and key of a Secret, ready to sign.
+pub(crate) fn certified_key(secret: &Secret) -> Result<CertifiedKey, String> {
+    let part = |keys: &[&str]| {
+        let value = secret.spec.first(keys);
+        value.ok_or_else(|| format!("`{}` is missing", keys.join("` or `")))
+    };
+    let chain: Vec<CertificateDer<'static>> =
+        CertificateDer::pem_slice_iter(part(CERTIFICATE_KEYS)?.expose())
+            .collect::<Result<_, _>>()
+            .map_err(|_| "the certificate is not valid PEM".to_owned())?;
+    if chain.is_empty() {
+        return Err("the certificate is not valid PEM".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(part(PRIVATE_KEY_KEYS)?.expose())
+        .map_err(|_| "the private key is not valid PEM".to_owned())?;
+    let signing = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key)
+        .map_err(|_| "the private key is of no supported type".to_owned())?;
+    let certified = CertifiedKey::new(chain, signing);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            Err("the private key does not belong to the certificate".to_owned())
+        }
+        Err(_) => Err("the certificate cannot be read".to_owned()),
+    }
+}
