@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
+use tollgate_observe::metrics::ClusterMetrics;
 
 use crate::failure::DialFailure;
-use crate::stream::Stream;
+use crate::stream::{Stream, Transport};
 use crate::tls::{self, TlsTarget};
 
 /// Silence on an open connection before the kernel asks whether the other side is still there.
@@ -33,14 +35,18 @@ pub(crate) enum Chosen {
 }
 
 /// Connects to `address`. The caller limits the time.
-pub(crate) async fn dial(address: SocketAddr, target: Option<TlsTarget>) -> Result<Dialed, DialFailure> {
+pub(crate) async fn dial(
+    address: SocketAddr,
+    target: Option<TlsTarget>,
+    metrics: Arc<ClusterMetrics>,
+) -> Result<Dialed, DialFailure> {
     let tcp = TcpStream::connect(address)
         .await
         .map_err(|cause| DialFailure::Failed(format!("connect {address}: {cause}")))?;
     let local = prepare(&tcp).map_err(|cause| DialFailure::Failed(format!("connect {address}: {cause}")))?;
     let Some(TlsTarget { connector, name }) = target else {
         return Ok(Dialed {
-            stream: Stream::Plain(tcp),
+            stream: Stream::new(Transport::Plain(tcp), metrics),
             peer: address,
             local,
             chosen: None,
@@ -56,7 +62,7 @@ pub(crate) async fn dial(address: SocketAddr, target: Option<TlsTarget>) -> Resu
         _ => None,
     };
     Ok(Dialed {
-        stream: Stream::Tls(Box::new(session)),
+        stream: Stream::new(Transport::Tls(Box::new(session)), metrics),
         peer: address,
         local,
         chosen,

@@ -6,12 +6,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use rustls::pki_types::ServerName;
 use tollgate_base::clock::{self, Instant};
+use tollgate_observe::metrics::ClusterMetrics;
 
 use crate::http1::Http1;
 use crate::http2::{Dialing, Http2};
-use crate::stats::{self, ClusterStats};
 
 /// Idle connections kept for an endpoint (per worker); further ones are closed when they become idle.
 const MOST_IDLE: usize = 256;
@@ -20,20 +21,20 @@ const FIRST_EJECTION: Duration = Duration::from_secs(1);
 /// The longest it is passed over.
 const LONGEST_EJECTION: Duration = Duration::from_secs(30);
 
-/// What a pool's endpoints count together.
+/// What a pool's endpoints count together: for the thresholds of this worker, and for the metrics of the process.
 #[derive(Debug)]
 pub(crate) struct Counters {
     connections: Cell<u32>,
     requests: Cell<u32>,
-    stats: Arc<ClusterStats>,
+    pub(crate) metrics: Arc<ClusterMetrics>,
 }
 
 impl Counters {
-    pub(crate) fn new(stats: Arc<ClusterStats>) -> Rc<Self> {
+    pub(crate) fn new(metrics: Arc<ClusterMetrics>) -> Rc<Self> {
         Rc::new(Self {
             connections: Cell::new(0),
             requests: Cell::new(0),
-            stats,
+            metrics,
         })
     }
 
@@ -44,10 +45,6 @@ impl Counters {
     pub(crate) fn requests(&self) -> u32 {
         self.requests.get()
     }
-
-    pub(crate) fn stats(&self) -> &ClusterStats {
-        &self.stats
-    }
 }
 
 /// Counts a connection for as long as it lives, from the start of its dial.
@@ -56,8 +53,8 @@ pub(crate) struct Counted(Rc<Counters>);
 impl Counted {
     pub(crate) fn new(counters: &Rc<Counters>) -> Self {
         counters.connections.set(counters.connections.get() + 1);
-        stats::add(&counters.stats.connections);
-        stats::add(&counters.stats.connections_active);
+        counters.metrics.connections.increment();
+        counters.metrics.connections_active.add(1);
         Self(Rc::clone(counters))
     }
 }
@@ -65,26 +62,38 @@ impl Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.connections.set(self.0.connections.get() - 1);
-        stats::subtract(&self.0.stats.connections_active);
+        self.0.metrics.connections_active.add(-1);
     }
 }
 
 /// One request under way at an endpoint, from its choice to the end of its answer's body.
 pub(crate) struct Lease {
     endpoint: Rc<Endpoint>,
+    started: Instant,
+    /// Of the answer; 0 until there is one.
+    status: u16,
 }
 
 impl Lease {
-    pub(crate) fn new(endpoint: Rc<Endpoint>) -> Self {
+    pub(crate) fn new(endpoint: Rc<Endpoint>, started: Instant) -> Self {
         let counters = &endpoint.counters;
         endpoint.active.set(endpoint.active.get() + 1);
         counters.requests.set(counters.requests.get() + 1);
-        stats::add(&counters.stats.requests_active);
-        Self { endpoint }
+        counters.metrics.requests.increment();
+        counters.metrics.requests_active.add(1);
+        Self {
+            endpoint,
+            started,
+            status: 0,
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
+    }
+
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.status = status.as_u16();
     }
 }
 
@@ -93,7 +102,11 @@ impl Drop for Lease {
         let counters = &self.endpoint.counters;
         self.endpoint.active.set(self.endpoint.active.get() - 1);
         counters.requests.set(counters.requests.get() - 1);
-        stats::subtract(&counters.stats.requests_active);
+        counters.metrics.requests_active.add(-1);
+        if self.status != 0 {
+            let took = clock::now().saturating_duration_since(self.started);
+            counters.metrics.answered(self.status, took);
+        }
     }
 }
 
@@ -169,7 +182,7 @@ impl Endpoint {
             .saturating_mul(1 << failures.min(8))
             .min(LONGEST_EJECTION);
         self.ejected_until.set(Some(clock::now() + pause));
-        stats::add(&self.counters.stats.connect_failures);
+        self.counters.metrics.connect_failures.increment();
     }
 
     /// The connection that was used last, if it still lives.

@@ -21,7 +21,6 @@ mod outgoing;
 mod pool;
 mod resolve;
 mod shared;
-mod stats;
 mod stream;
 mod timed;
 mod timers;
@@ -33,7 +32,6 @@ mod tests;
 
 pub use resolve::Override;
 pub use shared::{Nameservers, Options, Shared};
-pub use stats::{ClusterStats, ClusterStatsRow};
 pub use timers::SendTimers;
 pub use tls::check as check_tls;
 pub use upstreams::Upstreams;

@@ -63,7 +63,7 @@ pub(crate) enum Connected {
 
 impl Pool {
     pub(crate) fn new(cluster: &Cluster, shared: &Shared) -> Rc<Self> {
-        let counters = Counters::new(shared.stats().of(&cluster.name));
+        let counters = Counters::new(shared.metrics().cluster(&cluster.name));
         let mut pool = Self {
             shared: shared.clone(),
             protocol: cluster.protocol,
@@ -93,7 +93,9 @@ impl Pool {
         }
         pool.endpoints = RefCell::new(pool.fixed.iter().cloned().collect());
         let made = Rc::new(pool);
-        made.ask(clock::now());
+        let now = clock::now();
+        made.ask(now);
+        made.count_members(now);
         made
     }
 
@@ -329,12 +331,13 @@ impl Pool {
     }
 
     async fn dial(&self, endpoint: &Endpoint, offer: Offer) -> Result<Dialed, DialFailure> {
+        let metrics = Arc::clone(&self.counters.metrics);
         let Some(server_name) = &endpoint.server_name else {
-            return dial::dial(endpoint.address, None).await;
+            return dial::dial(endpoint.address, None, metrics).await;
         };
         let name = server_name.clone().map_err(DialFailure::Failed)?;
         let connector = self.connector(offer).map_err(DialFailure::Failed)?;
-        dial::dial(endpoint.address, Some(TlsTarget { connector, name })).await
+        dial::dial(endpoint.address, Some(TlsTarget { connector, name }), metrics).await
     }
 
     fn connector(&self, offer: Offer) -> Result<TlsConnector, String> {
@@ -352,6 +355,22 @@ impl Pool {
         for endpoint in endpoints.iter() {
             endpoint.sweep(now, self.idle_timeout);
         }
+        self.count_members(now);
+    }
+
+    fn count_members(&self, now: Instant) {
+        let endpoints = self.endpoints.borrow();
+        let healthy = endpoints
+            .iter()
+            .filter(|endpoint| !endpoint.is_ejected(now))
+            .count();
+        let metrics = &self.counters.metrics;
+        metrics
+            .members
+            .set(i64::try_from(endpoints.len()).unwrap_or(i64::MAX));
+        metrics
+            .members_healthy
+            .set(i64::try_from(healthy).unwrap_or(i64::MAX));
     }
 
     /// The cluster is gone: idle connections close now, busy ones after their request.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tollgate_observe::Metrics;
 
 use crate::dns::{self, Names};
 use crate::resolve::Override;
-use crate::stats::{ClusterStatsRow, StatsTable};
 use crate::tls::TlsConfigs;
 
 /// Who resolves names.
@@ -31,6 +31,8 @@ pub struct Options {
     pub nameservers: Nameservers,
     /// Shortest time between two look-ups of a name, whatever its TTL. Default 1 s.
     pub shortest_ttl: Duration,
+    /// Where each cluster's attempts, connections and bytes are counted. Default: a registry that nobody reads.
+    pub metrics: Arc<Metrics>,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             overrides: Vec::new(),
             nameservers: Nameservers::default(),
             shortest_ttl: Duration::from_secs(1),
+            metrics: Metrics::new(),
         }
     }
 }
@@ -51,7 +54,7 @@ struct Inner {
     tls: TlsConfigs,
     names: Names,
     overrides: HashMap<(String, u16), SocketAddr>,
-    stats: StatsTable,
+    metrics: Arc<Metrics>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -78,14 +81,8 @@ impl Shared {
             tls: TlsConfigs::default(),
             names: Names::new(lookup, background, options.shortest_ttl),
             overrides,
-            stats: StatsTable::default(),
+            metrics: Arc::clone(&options.metrics),
         }))
-    }
-
-    /// Counters of every cluster that was ever used, by name.
-    #[must_use]
-    pub fn cluster_stats(&self) -> Vec<ClusterStatsRow> {
-        self.0.stats.rows()
     }
 
     pub(crate) fn tls(&self) -> &TlsConfigs {
@@ -96,8 +93,8 @@ impl Shared {
         &self.0.names
     }
 
-    pub(crate) fn stats(&self) -> &StatsTable {
-        &self.0.stats
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// Where `--resolve` sends `host:port`.

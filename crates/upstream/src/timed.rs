@@ -4,6 +4,7 @@
 //! wait costs one look at the clock; the timer itself is touched only when it fires.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::clock::{self, Instant};
 use tollgate_base::{Error, Timer};
+use tollgate_observe::metrics::ClusterMetrics;
 
 use crate::alarm::Alarm;
 use crate::http1::earlier;
@@ -27,11 +29,18 @@ pub(crate) struct TimedBody<B> {
     total: Option<Instant>,
     /// When the present wait began; `None` while frames come without one.
     waiting_since: Option<Instant>,
+    metrics: Arc<ClusterMetrics>,
 }
 
 impl<B> TimedBody<B> {
     /// `head_at` is when the response head came; `alarm` is the one that watched over it.
-    pub(crate) fn new(inner: B, timers: &SendTimers, head_at: Instant, alarm: Alarm) -> Self {
+    pub(crate) fn new(
+        inner: B,
+        timers: &SendTimers,
+        head_at: Instant,
+        alarm: Alarm,
+        metrics: Arc<ClusterMetrics>,
+    ) -> Self {
         Self {
             inner: Some(inner),
             alarm,
@@ -39,6 +48,7 @@ impl<B> TimedBody<B> {
             silence: timers.silence,
             total: timers.total_deadline,
             waiting_since: Some(head_at),
+            metrics,
         }
     }
 
@@ -94,6 +104,7 @@ where
             },
         };
         this.inner = None;
+        this.metrics.timed_out(expired);
         Poll::Ready(Some(Err(Error::timeout(expired))))
     }
 

@@ -196,6 +196,9 @@ pub(crate) fn explain(cause: &io::Error, name: &ServerName<'_>) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("TLS: name mismatch: certificate is not for {}", name.to_str())
         }
+        CertificateError::BadSignature => {
+            "TLS: certificate not signed by the believed authority of that name".to_owned()
+        }
         CertificateError::Revoked => "TLS: certificate revoked".to_owned(),
         other => format!("TLS: certificate refused: {other:?}"),
     }

@@ -24,7 +24,6 @@ use crate::http2::{Slot, StreamBody};
 use crate::outgoing::{self, Sendable, Spare};
 use crate::pool::{Connected, Pool};
 use crate::shared::Shared;
-use crate::stats;
 use crate::timed::TimedBody;
 use crate::timers::SendTimers;
 
@@ -187,7 +186,11 @@ impl Upstreams {
             started: clock::now(),
         };
         attempt.admit()?;
-        attempt.run(request).await
+        let outcome = attempt.run(request).await;
+        if let Some(timer) = outcome.as_ref().err().and_then(Error::timer) {
+            attempt.pool.counters.metrics.timed_out(timer);
+        }
+        outcome
     }
 }
 
@@ -204,8 +207,11 @@ impl Attempt<'_> {
     /// Circuit thresholds.
     fn admit(&self) -> Result<(), Error> {
         let counters = &self.pool.counters;
+        if self.record.is_some_and(|record| record.attempts.get() > 1) {
+            counters.metrics.retries.increment();
+        }
         if counters.requests() >= self.cluster.max_requests {
-            stats::add(&counters.stats().overflows);
+            counters.metrics.overflows.increment();
             return Err(failure::overflow("max_requests", self.cluster.max_requests));
         }
         Ok(())
@@ -213,7 +219,7 @@ impl Attempt<'_> {
 
     async fn run(&self, request: Request) -> Result<Response, Error> {
         let endpoint = self.choose().await?;
-        let lease = Lease::new(Rc::clone(&endpoint));
+        let lease = Lease::new(Rc::clone(&endpoint), self.started);
         let upgrade = wants_upgrade(&request);
         let (sendable, progress) = outgoing::prepare(request);
         let mut waiting = Waiting::new(self.timers, progress);
@@ -249,7 +255,7 @@ impl Attempt<'_> {
     async fn connect(&self, endpoint: &Rc<Endpoint>, upgrade: bool) -> Result<Connected, Error> {
         let counters = &self.pool.counters;
         if counters.connections() >= self.cluster.max_connections {
-            stats::add(&counters.stats().overflows);
+            counters.metrics.overflows.increment();
             return Err(failure::overflow("max_connections", self.cluster.max_connections));
         }
         // Boxed: a handshake's state is large, and most requests find an open connection.
@@ -334,9 +340,10 @@ impl Attempt<'_> {
         response: http::Response<Incoming>,
         connection: Box<Http1>,
         waiting: &mut Waiting<'_>,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Response {
         let (head, incoming) = response.into_parts();
+        lease.answered(head.status);
         if http_body::Body::is_end_stream(&incoming) {
             lease.endpoint().put_back(connection);
             return Response::from_parts(head, Body::empty());
@@ -357,7 +364,8 @@ impl Attempt<'_> {
         }
         let head_at = waiting.head_at.unwrap_or(self.started);
         let alarm = std::mem::take(&mut waiting.alarm);
-        Body::boxed(TimedBody::new(body, self.timers, head_at, alarm))
+        let metrics = Arc::clone(&self.pool.counters.metrics);
+        Body::boxed(TimedBody::new(body, self.timers, head_at, alarm, metrics))
     }
 
     async fn over_http2(
@@ -365,7 +373,7 @@ impl Attempt<'_> {
         slot: Slot,
         mut request: Sendable,
         waiting: &mut Waiting<'_>,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Result<Response, Error> {
         let connection = slot.connection();
         outgoing::to_http2(&mut request, connection.tls);
@@ -376,6 +384,7 @@ impl Attempt<'_> {
             Err(broken) => return Err(broken.into_error(self.record)),
         };
         let (head, incoming) = response.into_parts();
+        lease.answered(head.status);
         if http_body::Body::is_end_stream(&incoming) {
             return Ok(Response::from_parts(head, Body::empty()));
         }
@@ -407,7 +416,7 @@ impl Attempt<'_> {
         connection: Http1,
         mut request: Sendable,
         waiting: &mut Waiting<'_>,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Result<Response, Error> {
         outgoing::to_http1(&mut request);
         self.note_connection(connection.peer, connection.local);
@@ -419,6 +428,7 @@ impl Attempt<'_> {
             Err(broken) => return Err(broken.into_error(self.record)),
         };
         let (head, incoming) = response.into_parts();
+        lease.answered(head.status);
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             driver.release();
             return Ok(Response::from_parts(head, Body::empty()));

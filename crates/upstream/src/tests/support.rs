@@ -157,6 +157,14 @@ impl Server {
         W: Future<Output = ()> + 'static,
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::run(listener, script)
+    }
+
+    fn run<F, W>(listener: TcpListener, script: F) -> Self
+    where
+        F: Fn(Peer, Rc<RefCell<Vec<String>>>) -> W + 'static,
+        W: Future<Output = ()> + 'static,
+    {
         let address = listener.local_addr().unwrap();
         let connections = Rc::new(Cell::new(0));
         let notes = Rc::new(RefCell::new(Vec::new()));
@@ -183,18 +191,13 @@ impl Server {
 
     /// Answers every request with `200` and `ok <connection>`.
     pub(crate) async fn polite() -> Self {
-        Self::start(|mut peer, notes| async move {
-            loop {
-                let request = peer.request().await;
-                if request.is_empty() {
-                    return;
-                }
-                notes.borrow_mut().push(request);
-                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok {}", peer.number);
-                peer.say(&answer).await;
-            }
-        })
-        .await
+        Self::start(answer_politely).await
+    }
+
+    /// The same at a given address, if it is free.
+    pub(crate) async fn polite_at(address: SocketAddr) -> Option<Self> {
+        let listener = TcpListener::bind(address).await.ok()?;
+        Some(Self::run(listener, answer_politely))
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -203,5 +206,17 @@ impl Server {
 
     pub(crate) fn notes(&self) -> Vec<String> {
         self.notes.borrow().clone()
+    }
+}
+
+async fn answer_politely(mut peer: Peer, notes: Rc<RefCell<Vec<String>>>) {
+    loop {
+        let request = peer.request().await;
+        if request.is_empty() {
+            return;
+        }
+        notes.borrow_mut().push(request);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nok {}", peer.number);
+        peer.say(&answer).await;
     }
 }
