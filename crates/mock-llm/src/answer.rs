@@ -77,7 +77,7 @@ impl Ask {
         hash.value()
     }
 
-    fn prompt_tokens(&self) -> usize {
+    pub(crate) fn prompt_tokens(&self) -> usize {
         let turns: usize = self
             .turns
             .iter()
@@ -274,12 +274,18 @@ fn text(ask: &Ask, hash: u64, wishes: &AnswerWishes, default_length: usize) -> S
     let sentences = if chinese { &CHINESE } else { &ENGLISH };
     let length = wanted.unwrap_or(default_length);
     let mut state = hash;
-    let mut counted = tokens::count(&text);
-    while counted < length {
-        state = mix(state);
-        let sentence = sentences[usize::try_from(state % sentences.len() as u64).unwrap_or(0)];
-        counted += tokens::count(sentence);
-        text.push_str(sentence);
+    loop {
+        // White space at a seam belongs to the next token: joined sentences may count less than they do apart.
+        let mut missing = length.saturating_sub(tokens::count(&text));
+        if missing == 0 {
+            break;
+        }
+        while missing > 0 {
+            state = mix(state);
+            let sentence = sentences[usize::try_from(state % sentences.len() as u64).unwrap_or(0)];
+            missing = missing.saturating_sub(tokens::count(sentence));
+            text.push_str(sentence);
+        }
     }
     if let Some(length) = wanted {
         text.truncate(tokens::truncate(&text, length).len());

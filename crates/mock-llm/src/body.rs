@@ -25,7 +25,8 @@ enum Source {
 /// The body of every answer.
 pub(crate) struct Body {
     source: Source,
-    guard: Guard,
+    /// None where something else settles the exchange (an upgraded connection).
+    guard: Option<Guard>,
     scripted: Arc<AtomicBool>,
 }
 
@@ -38,7 +39,7 @@ impl Body {
         };
         let mut body = Self {
             source,
-            guard,
+            guard: Some(guard),
             scripted: Arc::default(),
         };
         if matches!(body.source, Source::Over) {
@@ -55,7 +56,7 @@ impl Body {
         });
         Self {
             source: Source::Frames(Box::pin(frames)),
-            guard,
+            guard: Some(guard),
             scripted,
         }
     }
@@ -71,21 +72,42 @@ impl Body {
     ) -> Self {
         Self {
             source: Source::Frames(Box::pin(frames)),
-            guard,
+            guard: Some(guard),
             scripted: Arc::default(),
+        }
+    }
+
+    /// No body, and no end to record.
+    pub(crate) fn none() -> Self {
+        Self {
+            source: Source::Over,
+            guard: None,
+            scripted: Arc::default(),
+        }
+    }
+
+    fn event(&mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.event();
+        }
+    }
+
+    fn ends(&mut self, end: End) {
+        if let Some(guard) = &mut self.guard {
+            guard.ends(end);
         }
     }
 
     fn over(&mut self) {
         self.source = Source::Over;
-        self.guard.ends(End::Completed);
+        self.ends(End::Completed);
     }
 }
 
 impl Drop for Body {
     fn drop(&mut self) {
         if self.scripted.load(Ordering::Relaxed) {
-            self.guard.ends(End::Scripted);
+            self.ends(End::Scripted);
         }
     }
 }
@@ -101,7 +123,7 @@ impl http_body::Body for Body {
         match std::mem::replace(&mut self.source, Source::Over) {
             Source::Over => Poll::Ready(None),
             Source::Whole(bytes) => {
-                self.guard.event();
+                self.event();
                 self.over();
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
@@ -111,12 +133,12 @@ impl http_body::Body for Body {
                     Poll::Pending
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.guard.event();
+                    self.event();
                     self.source = Source::Frames(frames);
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(broken))) => {
-                    self.guard.ends(End::Scripted);
+                    self.ends(End::Scripted);
                     Poll::Ready(Some(Err(broken)))
                 }
                 Poll::Ready(None) => {

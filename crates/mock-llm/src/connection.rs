@@ -250,3 +250,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Scripted<S> {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::sync::Arc;
+
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_limited_socket_takes_few_bytes_a_write() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let control = Arc::new(Control::default());
+        let mut socket = Socket::new(stream, Arc::clone(&control));
+        let slices = [IoSlice::new(b""), IoSlice::new(b"abcde"), IoSlice::new(b"fgh")];
+        assert_eq!(socket.write(b"abcdefgh").await.unwrap(), 8);
+        assert_eq!(socket.write_vectored(&slices).await.unwrap(), 8);
+        control.limit_writes(3);
+        assert_eq!(socket.write(b"abcdefgh").await.unwrap(), 3);
+        assert_eq!(socket.write_vectored(&slices).await.unwrap(), 3);
+    }
+}

@@ -4,12 +4,14 @@
 //! `/v1/embeddings`, `/v1/models`, `/v1/images/generations`); the members and their order follow the answer that
 //! the first document prints. Knows nothing of HTTP beyond the status of an error.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Choice, Finish, Role, Tool, Turn, Usage};
 use crate::faults::UsageMode;
-use crate::hash::{base64, fnv, mix};
+use crate::hash::{fnv, mix};
 use crate::stream::{Encoder, Event, Moment, Step};
 use crate::tokens;
 
@@ -422,7 +424,7 @@ pub(crate) fn embeddings(body: &Value) -> Result<Value, String> {
             let vector = embedding(text, dimensions);
             let embedding = if as_base64 {
                 let bytes: Vec<u8> = vector.iter().flat_map(|value| value.to_le_bytes()).collect();
-                json!(base64(&bytes))
+                json!(STANDARD.encode(&bytes))
             } else {
                 json!(vector)
             };

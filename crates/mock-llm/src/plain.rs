@@ -3,6 +3,9 @@
 //! * `/echo` (any method; any path when the server only echoes): a JSON account of the request; the body is
 //!   counted and summed, never held
 //! * `/status/{n}`: that status · `/bytes/{n}`: n bytes, streamed · `/delay/{ms}`: answers later
+//! * `/mirror`, and every request with content type `application/grpc`: the body comes back as it arrives, with
+//!   its content type and its trailers; gRPC gets `grpc-status: 0`, or what `x-mock-grpc-status` says at once
+//! * every WebSocket handshake: an echo (`websocket`)
 //! * `/faults`: the fault menu · `/health`: 200
 //!
 //! Bodies stream in constant memory in both directions.
@@ -10,18 +13,22 @@
 use bytes::Bytes;
 use futures_util::stream;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 use crate::body::Body;
 use crate::faults::FAULTS;
 use crate::hash::{Fnv, fnv};
+use crate::record::End;
 use crate::reply::{Exchange, Reply};
 use crate::server::Server;
+use crate::stream::Broken;
+use crate::websocket;
 
 /// The part of a body that `/echo` shows as text.
 const SHOWN: usize = 64 * 1024;
@@ -138,6 +145,69 @@ fn letters(exchange: Exchange, length: u64) -> Response<Body> {
     response
 }
 
+fn content_type(headers: &HeaderMap) -> &str {
+    headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or("application/octet-stream")
+}
+
+/// Sends the body back while it arrives.
+fn mirror(exchange: Exchange, headers: &HeaderMap, body: Incoming, is_grpc: bool) -> Response<Body> {
+    exchange.guard.status(200);
+    let mut response = Response::new(());
+    if let Some(kind) = headers.get(CONTENT_TYPE) {
+        response.headers_mut().insert(CONTENT_TYPE, kind.clone());
+    }
+    if let Some(status) = headers.get("x-mock-grpc-status").filter(|_| is_grpc) {
+        // A trailers-only answer: the status is in the head, and there is no body.
+        response.headers_mut().insert("grpc-status", status.clone());
+        response
+            .headers_mut()
+            .insert("grpc-message", HeaderValue::from_static("the script answers so"));
+        return response.map(|()| Body::whole(Bytes::new(), exchange.guard));
+    }
+    let frames = stream::unfold((body, false), move |(mut body, over)| async move {
+        if over {
+            return None;
+        }
+        match body.frame().await {
+            Some(Ok(frame)) => {
+                // gRPC's own trailers are not the client's to give.
+                let over = frame.is_trailers();
+                let frame = if over && is_grpc { grpc_trailers() } else { frame };
+                Some((Ok(frame), (body, over)))
+            }
+            Some(Err(_)) => Some((Err(Broken), (body, true))),
+            None => is_grpc.then(|| (Ok(grpc_trailers()), (body, true))),
+        }
+    });
+    response.map(|()| Body::frames(frames, exchange.guard))
+}
+
+fn grpc_trailers() -> Frame<Bytes> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static("0"));
+    Frame::trailers(trailers)
+}
+
+/// Turns the connection into a WebSocket that echoes.
+fn upgrade(exchange: Exchange, head: http::request::Parts, response: Response<()>) -> Response<Body> {
+    let mut guard = exchange.guard;
+    guard.status(response.status().as_u16());
+    let upgrading = hyper::upgrade::on(Request::from_parts(head, ()));
+    tollgate_base::task::spawn("websocket echo", async move {
+        match upgrading.await {
+            Ok(stream) => match websocket::echo(TokioIo::new(stream)).await {
+                Ok(()) => guard.ends(End::Completed),
+                Err(error) => tracing::debug!(%error, "websocket ended"),
+            },
+            Err(error) => tracing::debug!(%error, "the upgrade failed"),
+        }
+    });
+    response.map(|()| Body::none())
+}
+
 /// The number behind a prefix of the path.
 fn number_after(path: &str, prefix: &str) -> Option<Result<u64, String>> {
     let text = path.strip_prefix(prefix)?;
@@ -178,7 +248,14 @@ pub(crate) async fn answer(
     if let Some(reply) = exchange.before_reply().await {
         return Some(exchange.respond(reply));
     }
+    if let Some(response) = websocket::handshake(&head.headers) {
+        return Some(upgrade(exchange, head, response));
+    }
     let path = head.uri.path();
+    let is_grpc = content_type(&head.headers).starts_with("application/grpc");
+    if is_grpc || path == "/mirror" {
+        return Some(mirror(exchange, &head.headers, body, is_grpc));
+    }
     if server.options.echo_only || path == "/echo" || path.starts_with("/echo/") {
         let reply = echo(server, &mut exchange, &head, body).await?;
         return Some(exchange.respond(reply));

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
-use serde_json::Value;
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, reply};
-use crate::dialect::Endpoint;
+use crate::dialect::{self, Endpoint};
 use crate::reply::{Exchange, Reply};
 use crate::server::Server;
 use crate::stream::{Encoder, Player};
-use crate::{faults, openai};
+use crate::{anthropic, dashscope, faults, openai, responses};
 
 /// A key that begins like this is refused.
 const BAD_KEY: &str = "sk-bad";
@@ -51,6 +51,11 @@ pub(crate) async fn answer(
         let reply = exchange.error(StatusCode::UNAUTHORIZED, "Incorrect API key provided.");
         return (exchange, reply);
     }
+    let anthropic = matches!(endpoint, Endpoint::Messages | Endpoint::CountTokens);
+    if anthropic && let Err((status, message)) = anthropic::check(&head.headers) {
+        let reply = exchange.error(status, message);
+        return (exchange, reply);
+    }
     let reply = if head.method == Method::GET && endpoint == Endpoint::Models {
         models(&exchange, head.uri.path())
     } else if head.method != Method::POST {
@@ -66,6 +71,8 @@ pub(crate) async fn answer(
             }
         }
     };
+    let name = if anthropic { "request-id" } else { "x-request-id" };
+    let reply = reply.with_header(HeaderName::from_static(name), &dialect::request_id(exchange.hash));
     (exchange, reply)
 }
 
@@ -99,38 +106,71 @@ fn ask(
     }
 }
 
+/// `stream: true`, with the encoder for it.
+fn when<E: Encoder + 'static>(streams: bool, encoder: E) -> Option<Box<dyn Encoder>> {
+    streams.then(|| Box::new(encoder) as Box<dyn Encoder>)
+}
+
 fn post(
     server: &Server,
     exchange: &Exchange,
     endpoint: Endpoint,
-    _headers: &HeaderMap,
+    headers: &HeaderMap,
     body: &Value,
 ) -> Reply {
     let mode = exchange.plan.stream.usage;
     let streams = body["stream"] == true;
     let include_usage = body["stream_options"]["include_usage"] == true;
-    let chunks = |text_only| {
-        streams.then(|| {
-            Box::new(openai::Chunks {
-                text_only,
-                include_usage,
-            }) as Box<dyn Encoder>
-        })
-    };
+    let document = |body: Value| Reply::json(StatusCode::OK, &body);
     let outcome = match endpoint {
         Endpoint::Chat => openai::chat(body).map(|asked| {
-            ask(server, exchange, &asked, chunks(false), |answer| {
+            let chunks = openai::Chunks {
+                text_only: false,
+                include_usage,
+            };
+            ask(server, exchange, &asked, when(streams, chunks), |answer| {
                 openai::chat_answer(answer, mode)
             })
         }),
         Endpoint::Completions => openai::completion(body).map(|asked| {
-            ask(server, exchange, &asked, chunks(true), |answer| {
+            let chunks = openai::Chunks {
+                text_only: true,
+                include_usage,
+            };
+            ask(server, exchange, &asked, when(streams, chunks), |answer| {
                 openai::completion_answer(answer, mode)
             })
         }),
-        Endpoint::Embeddings => openai::embeddings(body).map(|body| Reply::json(StatusCode::OK, &body)),
-        Endpoint::Images => openai::images(body).map(|body| Reply::json(StatusCode::OK, &body)),
-        _ => Err("this endpoint is not spoken yet".to_owned()),
+        Endpoint::Responses => responses::request(body).map(|asked| {
+            let events = responses::Events::default();
+            ask(server, exchange, &asked, when(streams, events), |answer| {
+                responses::answer(answer, mode)
+            })
+        }),
+        Endpoint::Messages => anthropic::messages(body, true).map(|asked| {
+            let events = anthropic::Events::default();
+            ask(server, exchange, &asked, when(streams, events), |answer| {
+                anthropic::answer(answer, mode)
+            })
+        }),
+        Endpoint::CountTokens => anthropic::messages(body, false)
+            .map(|asked| document(json!({ "input_tokens": asked.prompt_tokens() }))),
+        Endpoint::DashScopeGeneration => dashscope::generation(body).map(|asked| {
+            let streams = dashscope::streams(headers, body);
+            let events = dashscope::Events::new(body);
+            ask(server, exchange, &asked, when(streams, events), |answer| {
+                dashscope::answer(answer, mode)
+            })
+        }),
+        Endpoint::DashScopeEmbeddings => dashscope::embeddings(body).map(document),
+        Endpoint::Embeddings => openai::embeddings(body).map(document),
+        Endpoint::Images => openai::images(body).map(document),
+        Endpoint::Models => {
+            return exchange.error(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "Not allowed to POST on /v1/models",
+            );
+        }
     };
     outcome.unwrap_or_else(|message| exchange.error(StatusCode::BAD_REQUEST, &message))
 }

@@ -121,7 +121,7 @@ impl Client {
     }
 
     /// `length` bytes, or what came before the end.
-    fn exactly(&mut self, length: usize) -> (Vec<u8>, bool) {
+    pub(crate) fn exactly(&mut self, length: usize) -> (Vec<u8>, bool) {
         while self.buffer.len() < length && self.more() {}
         let got = length.min(self.buffer.len());
         (self.buffer.drain(..got).collect(), got == length)

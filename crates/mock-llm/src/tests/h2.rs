@@ -275,3 +275,27 @@ async fn tls_can_end_without_its_farewell() {
         assert_eq!(read.is_ok(), farewell, "{read:?}");
     }
 }
+
+#[tokio::test]
+async fn grpc_is_echoed_with_its_trailers() {
+    let mock = start(Options::default()).unwrap();
+    let mut sender = cleartext(mock.addr()).await;
+    let message = Bytes::from_static(b"\0\0\0\0\x03abc");
+    let call = |status: Option<&str>| {
+        let mut call =
+            Request::post("http://mock.test/pkg.Echo/Say").header("content-type", "application/grpc");
+        if let Some(status) = status {
+            call = call.header("x-mock-grpc-status", status);
+        }
+        call.body(Full::new(message.clone())).unwrap()
+    };
+    let response = sender.send_request(call(None)).await.unwrap();
+    assert_eq!(response.headers()["content-type"], "application/grpc");
+    let (text, trailers, _) = read(response).await;
+    assert_eq!(
+        (text.as_bytes(), &trailers.unwrap()["grpc-status"]),
+        (&message[..], &http::HeaderValue::from_static("0"))
+    );
+    let response = sender.send_request(call(Some("14"))).await.unwrap();
+    assert_eq!(response.headers()["grpc-status"], "14");
+}

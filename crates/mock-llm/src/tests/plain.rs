@@ -185,3 +185,69 @@ fn a_standing_fault_can_be_changed_and_must_exist() {
         .is_err()
     );
 }
+
+/// A client's frame, masked with zeros.
+fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![first, 0x80 | u8::try_from(payload.len()).unwrap(), 0, 0, 0, 0];
+    frame.extend_from_slice(payload);
+    frame
+}
+
+fn websocket(mock: &crate::Handle) -> Client {
+    let mut client = Client::connect(mock.addr());
+    let headers = [
+        "connection: Upgrade",
+        "upgrade: websocket",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-protocol: chat, other",
+    ];
+    client.send(&request("GET", "/ws", &headers, b""));
+    let head = client.read_head().unwrap();
+    assert!(head.starts_with("HTTP/1.1 101"), "{head}");
+    assert!(
+        head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=") && head.contains("protocol: chat\n"),
+        "{head}"
+    );
+    client
+}
+
+#[tokio::test]
+async fn a_websocket_echoes_and_closes() {
+    let mock = start(Options::default()).unwrap();
+    let mut client = websocket(&mock);
+    for (sent, expected) in [
+        (frame(0x81, b"hello"), b"\x81\x05hello".to_vec()),
+        (frame(0x02, b"ab"), b"\x02\x02ab".to_vec()),
+        (frame(0x80, b"c"), b"\x80\x01c".to_vec()),
+        (frame(0x89, b"p"), b"\x8a\x01p".to_vec()),
+        (frame(0x81, b"!close 4001"), b"\x88\x02\x0f\xa1".to_vec()),
+    ] {
+        client.send(&sent);
+        assert_eq!(client.exactly(expected.len()), (expected, true));
+    }
+    assert!(!client.exactly(1).1, "the connection is closed");
+    mock.log()
+        .wait_until(PATIENCE, |requests| requests[0].end == End::Completed)
+        .await
+        .unwrap();
+    let mut client = websocket(&mock);
+    client.send(b"\x81\x01x");
+    assert_eq!(
+        client.exactly(4).0,
+        b"\x88\x02\x03\xea",
+        "an unmasked frame is a protocol error"
+    );
+}
+
+#[test]
+fn a_mirror_returns_the_body() {
+    let mock = start(Options::default()).unwrap();
+    let mut client = Client::connect(mock.addr());
+    client.send(&request("POST", "/mirror", &["content-type: text/x"], b"abc"));
+    let answer = client.read().unwrap();
+    assert_eq!(
+        (answer.text().as_str(), answer.header("content-type")),
+        ("abc", Some("text/x"))
+    );
+}
