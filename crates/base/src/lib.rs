@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod clock;
+pub mod config_error;
 pub mod error;
 pub mod flag;
 pub mod headers;
@@ -13,6 +14,7 @@ pub mod shutdown;
 pub mod task;
 pub mod termination;
 
+pub use config_error::ConfigError;
 pub use error::{Error, Fault, Retry};
 pub use flag::Flag;
 pub use secret::Secret;

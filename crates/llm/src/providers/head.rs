@@ -1,0 +1,128 @@
+//! The upstream request's head: path, authority and credentials (ai-proxy spec §1.7, §9).
+//!
+//! Pure functions of the provider, the client's head and one token; run again with another token for a retry.
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+
+use crate::{Api, path};
+
+use super::Provider;
+use super::config::{BasePathHandling, Protocol};
+use super::row::{Auth, PathRule};
+
+/// Headers in which clients send credentials meant for the gateway; no vendor gets to see them.
+const CLIENT_CREDENTIALS: [HeaderName; 5] = [
+    AUTHORIZATION,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-authorization"),
+    HeaderName::from_static("x-hi-original-auth"),
+    HeaderName::from_static("x-mse-consumer"),
+];
+
+impl Provider {
+    /// The API of a decoded path: the vendor's own paths under `protocol: original`, the general table otherwise.
+    #[must_use]
+    pub fn api_of(&self, decoded_path: &str) -> Option<Api> {
+        if self.protocol == Protocol::OpenAi || self.row.original_paths.is_empty() {
+            return Api::of_path(decoded_path);
+        }
+        let known = self.row.original_paths.iter();
+        known
+            .into_iter()
+            .find(|row| decoded_path.contains(row.0))
+            .map(|row| row.1)
+    }
+
+    /// Upstream path and query for the client's `path?query` (steps 1 to 5 of §1.7).
+    #[must_use]
+    pub fn upstream_path(&self, api: Option<Api>, client_path: &str) -> String {
+        let stripped = match &self.base_path {
+            Some(base) if base.handling == BasePathHandling::Remove => client_path
+                .strip_prefix(base.prefix.as_str())
+                .unwrap_or(client_path),
+            _ => client_path,
+        };
+        let mut upstream = self.vendor_path(api, client_path, stripped);
+        match &self.base_path {
+            Some(base)
+                if base.handling == BasePathHandling::Remove && self.protocol == Protocol::Original =>
+            {
+                stripped.clone_into(&mut upstream);
+            }
+            Some(base)
+                if base.handling == BasePathHandling::Prepend && !upstream.starts_with(&base.prefix) =>
+            {
+                upstream = path::join(&base.prefix, &upstream);
+            }
+            _ => {}
+        }
+        if !self.provider_base_path.is_empty() && !upstream.starts_with(&self.provider_base_path) {
+            upstream.insert_str(0, &self.provider_base_path);
+        }
+        if !upstream.starts_with('/') {
+            upstream.insert(0, '/');
+        }
+        upstream
+    }
+
+    fn vendor_path(&self, api: Option<Api>, client_path: &str, stripped: &str) -> String {
+        let capability = api.and_then(|api| self.capability(api));
+        let by_capability = |mapped: Option<&str>| match mapped {
+            Some(mapped) => path::expand(mapped, client_path),
+            None => stripped.to_owned(),
+        };
+        match &self.path {
+            PathRule::Capability => by_capability(capability),
+            PathRule::CapabilityUnlessOriginal if self.protocol == Protocol::OpenAi => {
+                by_capability(capability)
+            }
+            PathRule::CapabilityUnlessOriginal | PathRule::Keep => stripped.to_owned(),
+            PathRule::Fixed(fixed) => fixed.to_string(),
+            PathRule::FixedIfServed(fixed) if capability.is_some() => fixed.to_string(),
+            PathRule::FixedIfServed(_) => stripped.to_owned(),
+        }
+    }
+
+    /// Replaces the client's credentials by `token` (empty if the provider has none).
+    pub fn authorize(&self, headers: &mut HeaderMap, token: &str) {
+        let own = match self.auth {
+            Auth::BearerOrClients if token.is_empty() => self.client_token(headers),
+            Auth::BearerOrUntouched if token.is_empty() => headers.get(AUTHORIZATION).cloned(),
+            Auth::None => None,
+            _ if token.is_empty() => None,
+            Auth::Plain | Auth::Header(_) => HeaderValue::from_str(token).ok(),
+            Auth::Bearer | Auth::BearerOrClients | Auth::BearerOrUntouched => bearer(token),
+        };
+        for name in CLIENT_CREDENTIALS {
+            headers.remove(name);
+        }
+        let Some(mut value) = own else { return };
+        value.set_sensitive(true);
+        let name = match self.auth {
+            Auth::Header(name) => HeaderName::from_static(name),
+            _ => AUTHORIZATION,
+        };
+        headers.insert(name, value);
+    }
+
+    /// The client's own vendor token, from the configured header, `x-api-key`, `x-authorization` or `Authorization`,
+    /// as a bearer token.
+    fn client_token(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let usual = [
+            HeaderName::from_static("x-api-key"),
+            HeaderName::from_static("x-authorization"),
+            AUTHORIZATION,
+        ];
+        let sent = self
+            .client_token_header
+            .iter()
+            .chain(&usual)
+            .filter_map(|name| headers.get(name)?.to_str().ok())
+            .find(|text| !text.is_empty())?;
+        bearer(sent.strip_prefix("Bearer ").unwrap_or(sent))
+    }
+}
+
+fn bearer(token: &str) -> Option<HeaderValue> {
+    HeaderValue::try_from(format!("Bearer {token}")).ok()
+}

@@ -1,0 +1,150 @@
+//! The answer on its way to the client (spec §3.3–3.5): untouched unless the dialects differ.
+//!
+//! Only a 200 of the vendor is translated; any other status keeps its body, whatever dialect it is in.
+
+use std::rc::Rc;
+
+use http::StatusCode;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use tollgate_base::{Error, Flag, Termination};
+use tollgate_body::{Body, EventMap, Events, Response, SseEvent};
+use tollgate_llm::providers::Provider;
+use tollgate_llm::providers::wire::Ended;
+use tollgate_llm::translate::{AnswerFault, AnswerPlan, OutData, OutEvent, StreamTranslator};
+use tollgate_observe::Record;
+use tollgate_plugin::Exchange;
+
+use super::request::Answerable;
+use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply};
+
+/// Translates the answer where it has to be.
+pub(super) async fn respond(
+    exchange: &mut Exchange,
+    provider: &Provider,
+    request: Answerable,
+    response: Response,
+) -> Result<Response, Error> {
+    let Some(plan) = request.plan else {
+        return Ok(response);
+    };
+    let untouchable = !request.from_upstream
+        || response.status() != StatusCode::OK
+        || response.headers().contains_key(CONTENT_ENCODING);
+    if untouchable {
+        return Ok(response);
+    }
+    if is_event_stream(&response) {
+        if !plan.touches_stream(provider) {
+            return Ok(response);
+        }
+        return Ok(translate_stream(exchange, provider, &plan, response));
+    }
+    if !plan.touches_answer(provider) {
+        return Ok(response);
+    }
+    translate_answer(exchange, provider, &plan, response).await
+}
+
+fn is_event_stream(response: &Response) -> bool {
+    response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
+}
+
+async fn translate_answer(
+    exchange: &mut Exchange,
+    provider: &Provider,
+    plan: &AnswerPlan,
+    mut response: Response,
+) -> Result<Response, Error> {
+    let read = response.body_mut().buffer(BODY_LIMIT_NAME, BODY_LIMIT).await;
+    let answer = read.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Error::upstream(
+            StatusCode::BAD_GATEWAY,
+            "response_payload_too_large",
+            error.message().to_owned(),
+        ),
+        _ => error,
+    })?;
+    let fault = match plan.answer(provider, &answer) {
+        Ok(None) => return Ok(response),
+        Ok(Some(translated)) => {
+            response.headers_mut().remove(CONTENT_LENGTH);
+            *response.body_mut() = Body::bytes(translated);
+            return Ok(response);
+        }
+        Err(fault) => fault,
+    };
+    exchange.record.terminate(Termination::UpstreamError);
+    Ok(match fault {
+        AnswerFault::Vendor(text) => {
+            let text = format!("failed to process response body: {text}");
+            reply::failed(exchange, "ai-proxy.proc_resp_body_failed", text)
+        }
+        AnswerFault::Client(text) => {
+            let text = format!("failed to convert response to claude format: {text}");
+            reply::failed(exchange, "ai-proxy.convert_resp_to_claude_failed", text)
+        }
+    })
+}
+
+fn translate_stream(
+    exchange: &Exchange,
+    provider: &Provider,
+    plan: &AnswerPlan,
+    mut response: Response,
+) -> Response {
+    response.headers_mut().remove(CONTENT_LENGTH);
+    let map = Translate {
+        translator: plan.stream(provider),
+        record: exchange.record.clone(),
+        out: Vec::new(),
+    };
+    response.map(|body| Body::events(body.into_events().map_with(map)))
+}
+
+/// The translator as a step of an event stream.
+struct Translate {
+    translator: StreamTranslator,
+    record: Rc<Record>,
+    out: Vec<OutEvent>,
+}
+
+impl EventMap for Translate {
+    fn event(&mut self, event: SseEvent) -> Result<Events, Error> {
+        let Some(data) = event.data() else {
+            // A comment keeps connections alive in every dialect.
+            return Ok(std::iter::once(event).collect());
+        };
+        let name = event.event().unwrap_or_default();
+        if self.translator.leaves_alone(&data) {
+            return Ok(std::iter::once(event).collect());
+        }
+        self.translator.event(name, &data, &mut self.out);
+        if self.translator.failed() {
+            self.record.terminate(Termination::UpstreamError);
+        }
+        Ok(self.out.drain(..).map(sse).collect())
+    }
+
+    fn finish(&mut self) -> Result<Events, Error> {
+        match self.translator.end(&mut self.out) {
+            Ended::Whole => Ok(self.out.drain(..).map(sse).collect()),
+            Ended::Truncated => Err(Error::upstream(
+                StatusCode::BAD_GATEWAY,
+                "upstream_cut",
+                "upstream ended the answer before its end",
+            )
+            .with_flag(Flag::UpstreamCut)),
+        }
+    }
+}
+
+fn sse(event: OutEvent) -> SseEvent {
+    match (event.name, event.data) {
+        (Some(name), OutData::Json(value)) => SseEvent::named_json(name, value),
+        (None, OutData::Json(value)) => SseEvent::from_json(value),
+        (_, OutData::Done) => SseEvent::done(),
+    }
+}

@@ -1,0 +1,327 @@
+//! The request on its way to the vendor: what it is, what is read of it, and its new head and body (spec §3.1–3.2).
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE,
+};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Uri, request};
+use http_body::Body as _;
+use tollgate_base::{Error, headers};
+use tollgate_body::{Body, JsonBodyError, Request};
+use tollgate_llm::openai::RequestFault;
+use tollgate_llm::providers::config::Protocol;
+use tollgate_llm::providers::request::{BodyContext, BodyFacts};
+use tollgate_llm::providers::row::BodyRule;
+use tollgate_llm::providers::wire::Outgoing;
+use tollgate_llm::providers::{Provider, multipart};
+use tollgate_llm::translate::AnswerPlan;
+use tollgate_llm::{Api, Dialect, path};
+
+use super::tokens::Choice;
+use super::{BODY_LIMIT, BODY_LIMIT_NAME};
+
+/// What a request turned out to be.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The API as the vendor sees it; `None` for a path we do not know.
+    pub(super) api: Option<Api>,
+    /// How the client speaks.
+    pub(super) dialect: Dialect,
+    /// The client speaks Anthropic and the vendor does not.
+    claude_client: bool,
+    /// Path and query that the vendor's path is made from.
+    client_path: String,
+    body: BodyUse,
+}
+
+/// What is done with the request's body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum BodyUse {
+    /// It streams through.
+    Leave,
+    /// It is read as JSON and edited.
+    Json,
+    /// It is read as a form, for the model's name.
+    Form,
+    /// It is refused unread: the vendor does not serve the API.
+    Refuse,
+}
+
+impl Plan {
+    pub(super) fn of(provider: &Provider, request: &Request) -> Self {
+        let sent = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+        let decoded = path::decoded(sent);
+        let mut api = provider.api_of(&decoded);
+        let dialect = api.map(Dialect::of_api).unwrap_or_default();
+        let claude_client = api == Some(Api::AnthropicMessages)
+            && provider.protocol == Protocol::OpenAi
+            && !provider.serves(Api::AnthropicMessages)
+            && provider.row.body != BodyRule::NeverRead;
+        let client_path = if claude_client {
+            api = Some(Api::Chat);
+            let spelled = path::split_query(sent).0;
+            let messages = if spelled.contains("/v1/messages") {
+                spelled
+            } else {
+                &decoded
+            };
+            messages.replacen("/v1/messages", "/v1/chat/completions", 1)
+        } else {
+            sent.to_owned()
+        };
+        Self {
+            api,
+            dialect,
+            claude_client,
+            client_path,
+            body: api.map_or(BodyUse::Leave, |api| body_use(provider, api, request)),
+        }
+    }
+}
+
+fn body_use(provider: &Provider, api: Api, request: &Request) -> BodyUse {
+    let headers = request.headers();
+    if request.body().is_end_stream() || headers.contains_key(CONTENT_ENCODING) || is_websocket(headers) {
+        return BodyUse::Leave;
+    }
+    let content_type = text(headers, CONTENT_TYPE);
+    if content_type.contains("octet-stream") || content_type.contains("grpc") {
+        return BodyUse::Leave;
+    }
+    let is_json = content_type.is_empty() || content_type.contains("application/json");
+    let is_form = api.takes_multipart() && multipart::is_form(content_type);
+    if !is_json && !is_form {
+        return BodyUse::Leave;
+    }
+    if provider.refuses(api) {
+        return BodyUse::Refuse;
+    }
+    match provider.reads_body(api) {
+        true if is_form => BodyUse::Form,
+        true => BodyUse::Json,
+        false => BodyUse::Leave,
+    }
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    text(headers, UPGRADE).eq_ignore_ascii_case("websocket")
+        && text(headers, CONNECTION).to_ascii_lowercase().contains("upgrade")
+}
+
+fn text(headers: &HeaderMap, name: http::HeaderName) -> &str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// A request that will not be sent.
+pub(super) struct Refusal {
+    pub(super) dialect: Dialect,
+    pub(super) fault: RequestFault,
+}
+
+/// A request ready to be sent.
+pub(super) struct Prepared {
+    answerable: Answerable,
+    request: Request,
+    /// Whether the body is at hand to be sent again.
+    repeatable: bool,
+}
+
+/// What the answer needs to know of the request.
+#[derive(Debug)]
+pub(super) struct Answerable {
+    /// What has to be done to a 200; `None` leaves every answer alone.
+    pub(super) plan: Option<AnswerPlan>,
+    /// `firstByteTimeout`, where it applies.
+    pub(super) first_byte: Option<std::time::Duration>,
+    /// The answer came from the vendor, not from a plugin between here and there.
+    pub(super) from_upstream: bool,
+}
+
+impl Answerable {
+    pub(super) fn of_upstream(mut self, from_upstream: bool) -> Self {
+        self.from_upstream = from_upstream;
+        self
+    }
+}
+
+/// A copy of the request, for another token.
+pub(super) struct Spare {
+    parts: request::Parts,
+    body: Bytes,
+}
+
+impl Prepared {
+    /// The request, and what its answer needs.
+    pub(super) fn take(self) -> (Answerable, Request) {
+        (self.answerable, self.request)
+    }
+
+    /// A copy, if the body is at hand.
+    pub(super) fn spare(&self) -> Option<Spare> {
+        if !self.repeatable {
+            return None;
+        }
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = self.request.method().clone();
+        parts.uri = self.request.uri().clone();
+        parts.version = self.request.version();
+        parts.headers = self.request.headers().clone();
+        parts.extensions = self.request.extensions().clone();
+        let known = self.request.body();
+        let body = match known.as_json() {
+            Some(document) => document.to_bytes(),
+            None => known.as_bytes().cloned().unwrap_or_default(),
+        };
+        Some(Spare { parts, body })
+    }
+}
+
+impl Spare {
+    /// The request with another token.
+    pub(super) fn with_token(&self, provider: &Provider, token: &str) -> Option<Request> {
+        let mut parts = self.parts.clone();
+        provider.authorize(&mut parts.headers, token);
+        Some(Request::from_parts(parts, Body::bytes(self.body.clone())))
+    }
+}
+
+/// Makes the upstream request. The inner error is a refusal; the outer one a body that could not be read.
+pub(super) async fn prepare(
+    provider: &Provider,
+    plan: Plan,
+    request: Request,
+    choice: &Choice,
+) -> Result<Result<Prepared, Refusal>, Error> {
+    let (mut parts, mut body) = request.into_parts();
+    let mut upstream_path = provider.upstream_path(plan.api, &plan.client_path);
+    provider.authorize(&mut parts.headers, choice.token(provider));
+    parts.headers.remove(ACCEPT_ENCODING);
+    if let Some(wire) = &provider.wire {
+        wire.head(&mut parts.headers, &mut upstream_path);
+    }
+    let mut outgoing = Outgoing {
+        provider,
+        headers: &mut parts.headers,
+        path: &mut upstream_path,
+    };
+    let facts = match edit_body(provider, &plan, &mut body, &mut outgoing).await? {
+        Ok(facts) => facts,
+        Err(fault) => {
+            let dialect = plan.dialect;
+            return Ok(Err(Refusal { dialect, fault }));
+        }
+    };
+    if let Err(fault) = set_target(provider, &mut parts, &upstream_path) {
+        let dialect = plan.dialect;
+        return Ok(Err(Refusal { dialect, fault }));
+    }
+    if facts.is_some() {
+        parts.headers.remove(CONTENT_LENGTH);
+    }
+    let repeatable = facts.is_some() || body.is_end_stream();
+    Ok(Ok(Prepared {
+        answerable: answerable(provider, &plan, facts.unwrap_or_default()),
+        request: Request::from_parts(parts, body),
+        repeatable,
+    }))
+}
+
+/// Reads and edits the body if it is to be; `None` when it streams through.
+async fn edit_body(
+    provider: &Provider,
+    plan: &Plan,
+    body: &mut Body,
+    outgoing: &mut Outgoing<'_>,
+) -> Result<Result<Option<BodyFacts>, RequestFault>, Error> {
+    let (Some(api), BodyUse::Json | BodyUse::Form | BodyUse::Refuse) = (plan.api, plan.body) else {
+        return Ok(Ok(None));
+    };
+    let context = BodyContext {
+        api,
+        claude_client: plan.claude_client,
+    };
+    match plan.body {
+        BodyUse::Refuse => return Ok(Err(RequestFault::Refused("unsupported API name".into()))),
+        BodyUse::Form => {
+            let form = body.buffer(BODY_LIMIT_NAME, BODY_LIMIT).await?;
+            let edited = provider.edit_form(form, text(outgoing.headers, CONTENT_TYPE));
+            return Ok(edited.map(|(bytes, facts)| {
+                *body = Body::bytes(bytes);
+                Some(facts)
+            }));
+        }
+        BodyUse::Json | BodyUse::Leave => {}
+    }
+    match body.json(BODY_LIMIT_NAME, BODY_LIMIT).await {
+        Ok(document) => Ok(provider.edit_body(context, document, outgoing).map(Some)),
+        Err(JsonBodyError::NotJson(cause)) => Ok(Err(provider.not_json(context, &cause))),
+        Err(JsonBodyError::Unread(error)) => Err(error),
+    }
+}
+
+/// Authority and path of the upstream request; what the client asked for is kept in `x-envoy-original-*`.
+fn set_target(
+    provider: &Provider,
+    parts: &mut request::Parts,
+    upstream_path: &str,
+) -> Result<(), RequestFault> {
+    let fault =
+        |cause: &dyn std::fmt::Display| RequestFault::BadRequest(format!("invalid upstream path: {cause}"));
+    parts.headers.remove(headers::X_ENVOY_ORIGINAL_HOST);
+    parts.headers.remove(headers::X_ENVOY_ORIGINAL_PATH);
+    let client_path = parts.uri.path_and_query().cloned();
+    let client_authority = authority_of(parts);
+    let mut target = std::mem::take(&mut parts.uri).into_parts();
+    let new_path = PathAndQuery::try_from(upstream_path).map_err(|cause| fault(&cause))?;
+    if let Some(old) = client_path.filter(|old| *old != new_path) {
+        let original = HeaderValue::from_str(old.as_str()).map_err(|cause| fault(&cause))?;
+        parts.headers.insert(headers::X_ENVOY_ORIGINAL_PATH, original);
+    }
+    target.path_and_query = Some(new_path);
+    if let Some(host) = provider.provider_domain.as_ref().or(provider.host.as_ref()) {
+        if client_authority
+            .as_deref()
+            .is_some_and(|old| old != host.as_str())
+        {
+            let original = client_authority.and_then(|old| HeaderValue::try_from(old).ok());
+            parts
+                .headers
+                .extend(original.map(|value| (headers::X_ENVOY_ORIGINAL_HOST, value)));
+        }
+        if parts.headers.contains_key(HOST) {
+            let value = HeaderValue::from_str(host.as_str()).map_err(|cause| fault(&cause))?;
+            parts.headers.insert(HOST, value);
+        }
+        target.scheme.get_or_insert(Scheme::HTTP);
+        target.authority = Some(host.clone());
+    }
+    parts.uri = Uri::from_parts(target).map_err(|cause| fault(&cause))?;
+    Ok(())
+}
+
+/// The authority that the client named, in the target or in `Host`.
+fn authority_of(parts: &request::Parts) -> Option<String> {
+    let named = parts.uri.authority().map(Authority::as_str);
+    let host = || parts.headers.get(HOST)?.to_str().ok();
+    named.or_else(host).map(str::to_owned)
+}
+
+fn answerable(provider: &Provider, plan: &Plan, facts: BodyFacts) -> Answerable {
+    let original = provider.protocol == Protocol::Original;
+    let streams = facts.stream && plan.api.is_some_and(Api::streams);
+    let watched = streams || provider.row.body == BodyRule::SettingsOnly;
+    Answerable {
+        plan: plan.api.map(|api| AnswerPlan {
+            api,
+            model: facts.model,
+            claude_client: plan.claude_client,
+            original,
+        }),
+        first_byte: provider.first_byte_timeout.filter(|_| watched),
+        from_upstream: true,
+    }
+}

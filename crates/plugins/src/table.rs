@@ -1,0 +1,147 @@
+//! The table of built-in plugins: name, default place in the chain, parser and documented fields.
+//!
+//! `tollgate plugins`, the schema, the docs page and the console's form are made of these rows.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use tollgate_base::ConfigError;
+use tollgate_plugin::{Phase, Plugin};
+
+use crate::ai_proxy;
+
+/// One built-in plugin.
+#[derive(Debug)]
+pub struct Row {
+    /// Higress's name, the last part of the image's path.
+    pub name: &'static str,
+    /// Phase by Higress's documentation; a WasmPlugin's own phase counts.
+    pub phase: Phase,
+    /// Priority by Higress's documentation; a WasmPlugin's own priority counts.
+    pub priority: i32,
+    /// Compiles one config.
+    pub parse: Parse,
+    /// Whether a rule starts from the global config; otherwise it stands alone.
+    pub rules_inherit: bool,
+    /// Top-level fields of the config.
+    pub fields: &'static [Field],
+    /// What it does, in one sentence.
+    pub doc: &'static str,
+}
+
+/// Compiles one config of a plugin: `(global, None)` is the global config itself, `(global, Some(rule))` one rule on
+/// top of it (`global` is `None` when there is none or it is to be ignored). Whether the rule inherits is the
+/// parser's business; [`overlay`] helps.
+///
+/// # Errors
+/// The first fault, with the field that holds it.
+pub type Parse = fn(Option<&Value>, Option<&Value>, &ParseContext) -> Result<Arc<dyn Plugin>, ConfigError>;
+
+/// What a parser is told besides the config, and what it tells besides the result.
+#[derive(Debug, Default)]
+pub struct ParseContext {
+    warnings: RefCell<Vec<ConfigError>>,
+}
+
+impl ParseContext {
+    /// A field that is accepted and does nothing.
+    pub fn warn(&self, warning: ConfigError) {
+        self.warnings.borrow_mut().push(warning);
+    }
+
+    /// The warnings so far, taken out.
+    pub fn take_warnings(&self) -> Vec<ConfigError> {
+        self.warnings.take()
+    }
+}
+
+/// One documented field of a config.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// Path in the config; `[]` for the entries of a list.
+    pub name: &'static str,
+    /// `string`, `integer`, `boolean`, `object`, `list of …`, `map of …`.
+    pub kind: &'static str,
+    /// Meaning, unit and default.
+    pub doc: &'static str,
+}
+
+/// The row of a plugin name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
+}
+
+/// A rule's config on top of the global one: the rule's members replace members of the same name.
+#[must_use]
+pub fn overlay(global: Option<&Value>, rule: Option<&Value>) -> Map<String, Value> {
+    let mut merged = Map::new();
+    for members in [global, rule].into_iter().flatten().filter_map(Value::as_object) {
+        merged.extend(members.iter().map(|(name, value)| (name.clone(), value.clone())));
+    }
+    merged
+}
+
+/// Every built-in plugin, by name.
+pub static ROWS: &[Row] = &[Row {
+    name: "ai-proxy",
+    phase: Phase::Unspecified,
+    priority: 100,
+    parse: ai_proxy::parse,
+    rules_inherit: true,
+    fields: ai_proxy::FIELDS,
+    doc: "Lets clients of OpenAI's and Anthropic's APIs talk to any vendor: credentials, host, path, model and wire format.",
+}];
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_folder_has_a_row_and_every_row_a_folder() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        let mut folders: Vec<String> = fs::read_dir(source)
+            .unwrap()
+            .map(|entry| entry.unwrap())
+            .filter(|entry| entry.file_type().unwrap().is_dir())
+            .map(|entry| entry.file_name().to_string_lossy().replace('_', "-"))
+            .collect();
+        folders.sort();
+        let names: Vec<_> = ROWS.iter().map(|row| row.name.to_owned()).collect();
+        assert_eq!(folders, names, "rows are in alphabetical order, one per folder");
+    }
+
+    #[test]
+    fn fields_are_documented_once() {
+        for row in ROWS {
+            for (index, field) in row.fields.iter().enumerate() {
+                assert!(
+                    !field.doc.is_empty() && !field.kind.is_empty(),
+                    "{} {}",
+                    row.name,
+                    field.name
+                );
+                let again = row.fields[index + 1..]
+                    .iter()
+                    .any(|other| other.name == field.name);
+                assert!(!again, "{} {}", row.name, field.name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_overlays_the_global_config() {
+        let merged = overlay(
+            Some(&json!({"a": 1, "b": {"x": 1}})),
+            Some(&json!({"b": {"y": 2}, "c": 3})),
+        );
+        assert_eq!(Value::Object(merged), json!({"a": 1, "b": {"y": 2}, "c": 3}));
+        assert!(overlay(None, Some(&json!("text"))).is_empty());
+    }
+}
