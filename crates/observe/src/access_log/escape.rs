@@ -18,6 +18,16 @@ pub(super) fn json(raw: &[u8], out: &mut Vec<u8>) {
     escape(raw, out, true);
 }
 
+/// `text` as the inside of a JSON string: what a plugin must leave as filter state that a JSON-shaped line inserts
+/// verbatim (`wasm.ai_log`).
+#[must_use]
+pub fn escaped(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + text.len() / 8);
+    json(text.as_bytes(), &mut out);
+    // Escaping text yields text; the fallback only avoids a panic.
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// Appends `raw` to a plain line: quotes and backslashes stay, nothing can end the line or steer a terminal.
 pub(super) fn plain(raw: &[u8], out: &mut Vec<u8>) {
     escape(raw, out, false);
@@ -85,21 +95,33 @@ fn unicode(character: char, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether `raw` can stand between two quotes as it is: its producer has escaped it already.
+/// Marks the bytes at which `is_json_inside` must look closer: what CARE marks below 0x80, and the first bytes of the
+/// C1 controls (U+0080 on) and of the two Unicode line ends.
+const LOOK: [bool; 256] = {
+    let mut table = CARE;
+    let mut byte = 0x80;
+    while byte < 256 {
+        table[byte] = byte == 0xc2 || byte == 0xe2;
+        byte += 1;
+    }
+    table
+};
+
+/// Whether `raw` can stand between two quotes as it is: its producer has escaped it already. Such values grow to the
+/// size of an LLM's answer, so this looks at bytes, not at characters.
 pub(super) fn is_json_inside(raw: &str) -> bool {
-    let mut characters = raw.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' => return false,
-            '\\' => match characters.next() {
-                Some('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't') => {}
-                Some('u') if (0..4).all(|_| characters.next().is_some_and(|c| c.is_ascii_hexdigit())) => {}
-                _ => return false,
-            },
-            '\u{2028}' | '\u{2029}' => return false,
-            other if other.is_control() => return false,
-            _ => {}
-        }
+    let mut rest = raw.as_bytes();
+    while let Some(position) = rest.iter().position(|byte| LOOK[usize::from(*byte)]) {
+        let tail = rest.get(position..).unwrap_or_default();
+        let length = match tail {
+            [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
+            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => 6,
+            [0xc2, second, ..] if *second >= 0xa0 => 2,
+            [0xe2, 0x80, 0xa8 | 0xa9, ..] => return false,
+            [0xe2, ..] => 3,
+            _ => return false,
+        };
+        rest = tail.get(length..).unwrap_or_default();
     }
     true
 }
@@ -138,7 +160,14 @@ mod tests {
 
     #[test]
     fn knows_what_is_escaped_already() {
-        for good in ["", "-", r#"{\"model\":\"qwen\"}"#, r"\u00e9\n\/", "é"] {
+        for good in [
+            "",
+            "-",
+            r#"{\"model\":\"qwen\"}"#,
+            r"\u00e9\n\/",
+            "é",
+            "\u{a0}€\u{202a}通",
+        ] {
             assert!(is_json_inside(good), "{good}");
         }
         for bad in [
@@ -148,7 +177,11 @@ mod tests {
             "\\u12g4",
             "\\u12",
             "a\nb",
+            "\u{80}",
+            "\u{9f}",
+            "\u{7f}",
             "\u{2028}",
+            "\u{2029}",
             "\\\\\"",
         ] {
             assert!(!is_json_inside(bad), "{bad}");
@@ -160,6 +193,7 @@ mod tests {
         fn any_bytes_make_a_json_string_on_one_line(raw: Vec<u8>) {
             let escaped = json_of(&raw);
             let parsed: String = serde_json::from_str(&format!("\"{escaped}\"")).unwrap();
+            proptest::prop_assert_eq!(&super::escaped(&parsed), &escaped);
             proptest::prop_assert_eq!(parsed, String::from_utf8_lossy(&raw).into_owned());
             proptest::prop_assert!(!escaped.chars().any(char::is_control));
             proptest::prop_assert!(is_json_inside(&escaped));

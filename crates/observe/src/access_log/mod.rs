@@ -13,6 +13,7 @@ mod tests;
 mod time;
 mod value;
 
+pub use escape::escaped;
 pub use format::{Encoding, Format, FormatError, HIGRESS_DEFAULT};
 pub use operator::{OperatorDoc, operators};
 pub use sink::{LineWriter, Sink, Target};

@@ -210,6 +210,17 @@ impl LineWriter {
 }
 
 impl Target {
+    /// Reads `--access-log` or the ConfigMap's `accessLogFile`: `-` and `/dev/stdout` are standard output, `off` and an
+    /// empty text are none, all else is a file's path.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "" | "off" => None,
+            "-" | "/dev/stdout" => Some(Target::Stdout),
+            path => Some(Target::File(path.into())),
+        }
+    }
+
     fn open(&self) -> io::Result<File> {
         match self {
             // Not through std's own buffer, which would search every byte for line ends.
@@ -579,6 +590,20 @@ mod tests {
             Sink::start(target, &Metrics::new()).unwrap_err().kind(),
             io::ErrorKind::NotFound
         );
+    }
+
+    #[test]
+    fn a_target_reads_from_the_flag_and_the_config_map() {
+        for (text, expected) in [
+            ("off", None),
+            ("", None),
+            ("-", Some(Target::Stdout)),
+            ("/dev/stdout", Some(Target::Stdout)),
+            ("a/b", Some(Target::File("a/b".into()))),
+        ] {
+            assert_eq!(Target::parse(text), expected, "{text}");
+        }
+        assert!(Target::Stdout.open().is_ok());
     }
 
     #[test]

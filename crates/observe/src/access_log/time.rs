@@ -9,6 +9,8 @@ use jiff::tz::Offset;
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(Box<str>),
+    /// The default as one step: it is in every line.
+    IsoMilliseconds,
     Year,
     ShortYear,
     Month,
@@ -61,23 +63,7 @@ const WEEKDAYS: [&str; 7] = [
 impl TimeFormat {
     /// `2024-06-18T09:37:14.078Z`, what `%START_TIME%` prints without a format.
     pub(super) fn iso_milliseconds() -> Self {
-        let text = |text: &str| Part::Text(text.into());
-        Self(vec![
-            Part::Year,
-            text("-"),
-            Part::Month,
-            text("-"),
-            Part::Day,
-            text("T"),
-            Part::Hour,
-            text(":"),
-            Part::Minute,
-            text(":"),
-            Part::Second,
-            text("."),
-            Part::Fraction(3),
-            text("Z"),
-        ])
+        Self(vec![Part::IsoMilliseconds])
     }
 
     /// Reads a format; the error names the specifier that is not known.
@@ -188,40 +174,63 @@ fn fraction(specifier: &str) -> Option<Vec<Part>> {
 
 impl Part {
     fn write(&self, timestamp: jiff::Timestamp, civil: &DateTime, out: &mut Vec<u8>) {
-        let number = |value: i8| i64::from(value);
-        let weekday = civil.weekday().to_sunday_zero_offset();
-        let (value, width) = match self {
-            Part::Text(text) => return out.extend_from_slice(text.as_bytes()),
-            Part::MonthName => return out.extend_from_slice(name(&MONTHS, civil.month() - 1).as_bytes()),
-            Part::MonthShort => return out.extend_from_slice(short(&MONTHS, civil.month() - 1)),
-            Part::WeekdayName => return out.extend_from_slice(name(&WEEKDAYS, weekday).as_bytes()),
-            Part::WeekdayShort => return out.extend_from_slice(short(&WEEKDAYS, weekday)),
-            Part::HalfOfDay => {
-                return out.extend_from_slice(if civil.hour() < 12 { b"AM" } else { b"PM" });
+        let weekday = || civil.weekday().to_sunday_zero_offset();
+        match self {
+            Part::Text(text) => out.extend_from_slice(text.as_bytes()),
+            Part::IsoMilliseconds => {
+                padded(i64::from(civil.year()), 4, out);
+                let [month, day] =
+                    [civil.month(), civil.day()].map(|value| [digit(value / 10), digit(value)]);
+                let [hour, minute, second] = [civil.hour(), civil.minute(), civil.second()]
+                    .map(|value| [digit(value / 10), digit(value)]);
+                let milliseconds = civil.subsec_nanosecond() / 1_000_000;
+                let [tens, ones] = [milliseconds / 10 % 10, milliseconds % 10].map(decimal);
+                out.extend_from_slice(&[
+                    b'-',
+                    month[0],
+                    month[1],
+                    b'-',
+                    day[0],
+                    day[1],
+                    b'T',
+                    hour[0],
+                    hour[1],
+                    b':',
+                    minute[0],
+                    minute[1],
+                    b':',
+                    second[0],
+                    second[1],
+                    b'.',
+                    decimal(milliseconds / 100),
+                    tens,
+                    ones,
+                    b'Z',
+                ]);
             }
-            Part::SpacedDay => {
-                if civil.day() < 10 {
-                    out.push(b' ');
-                }
-                (number(civil.day()), 1)
-            }
+            Part::Year => padded(i64::from(civil.year()), 4, out),
+            Part::ShortYear => padded(i64::from(civil.year()).rem_euclid(100), 2, out),
+            Part::Month => two_digits(civil.month(), out),
+            Part::Day => two_digits(civil.day(), out),
+            Part::SpacedDay if civil.day() < 10 => out.extend_from_slice(&[b' ', digit(civil.day())]),
+            Part::SpacedDay => two_digits(civil.day(), out),
+            Part::Hour => two_digits(civil.hour(), out),
+            Part::TwelveHour => two_digits((civil.hour() + 11) % 12 + 1, out),
+            Part::Minute => two_digits(civil.minute(), out),
+            Part::Second => two_digits(civil.second(), out),
+            Part::DayOfYear => padded(i64::from(civil.day_of_year()), 3, out),
+            Part::MonthName => out.extend_from_slice(name(&MONTHS, civil.month() - 1).as_bytes()),
+            Part::MonthShort => out.extend_from_slice(short(&MONTHS, civil.month() - 1)),
+            Part::WeekdayName => out.extend_from_slice(name(&WEEKDAYS, weekday()).as_bytes()),
+            Part::WeekdayShort => out.extend_from_slice(short(&WEEKDAYS, weekday())),
+            Part::WeekdayNumber => out.push(digit(weekday())),
+            Part::HalfOfDay => out.extend_from_slice(if civil.hour() < 12 { b"AM" } else { b"PM" }),
+            Part::EpochSeconds => padded(timestamp.as_second(), 1, out),
             Part::Fraction(digits) => {
                 let cut = 10_i64.pow(9 - u32::try_from(*digits).unwrap_or(9));
-                (i64::from(civil.subsec_nanosecond()) / cut, *digits)
+                padded(i64::from(civil.subsec_nanosecond()) / cut, *digits, out);
             }
-            Part::Year => (i64::from(civil.year()), 4),
-            Part::ShortYear => (i64::from(civil.year()).rem_euclid(100), 2),
-            Part::Month => (number(civil.month()), 2),
-            Part::Day => (number(civil.day()), 2),
-            Part::Hour => (number(civil.hour()), 2),
-            Part::TwelveHour => (number((civil.hour() + 11) % 12 + 1), 2),
-            Part::Minute => (number(civil.minute()), 2),
-            Part::Second => (number(civil.second()), 2),
-            Part::DayOfYear => (i64::from(civil.day_of_year()), 3),
-            Part::WeekdayNumber => (number(weekday), 1),
-            Part::EpochSeconds => (timestamp.as_second(), 1),
-        };
-        padded(value, width, out);
+        }
     }
 }
 
@@ -234,6 +243,19 @@ fn name<'a>(names: &[&'a str], index: i8) -> &'a str {
 
 fn short<'a>(names: &[&'a str], index: i8) -> &'a [u8] {
     name(names, index).as_bytes().get(..3).unwrap_or_default()
+}
+
+/// The last digit of a number that is not negative.
+fn digit(value: i8) -> u8 {
+    b'0' + (value % 10).unsigned_abs()
+}
+
+fn decimal(value: i32) -> u8 {
+    b'0' + u8::try_from(value).unwrap_or_default()
+}
+
+fn two_digits(value: i8, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[digit(value / 10), digit(value)]);
 }
 
 fn padded(value: i64, width: usize, out: &mut Vec<u8>) {

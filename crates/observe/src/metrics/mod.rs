@@ -4,6 +4,7 @@
 
 mod groups;
 mod handle;
+mod process;
 mod registry;
 #[cfg(test)]
 mod tests;

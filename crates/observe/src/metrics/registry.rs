@@ -149,6 +149,17 @@ impl Metrics {
         fresh
     }
 
+    /// Forgets the clusters that `keep` refuses, with their series: call it when a configuration without them is in
+    /// force. Who still holds their handles counts where nobody sees it.
+    pub fn retain_clusters(&self, keep: impl Fn(&str) -> bool) {
+        let mut clusters = lock(&self.clusters);
+        let gone: Vec<_> = clusters.extract_if(|name, _| !keep(name)).collect();
+        for (name, _) in &gone {
+            self.families
+                .forget(&label_text([("cluster_name", &**name)].into_iter()));
+        }
+    }
+
     /// A family by name, made when it is new; characters that a metric's name cannot hold become `_`.
     ///
     /// # Errors
@@ -160,6 +171,7 @@ impl Metrics {
     /// Appends the exposition. Counts that change meanwhile may or may not be in it; no worker waits for it.
     pub fn render(&self, out: &mut String) {
         self.families.render(out);
+        super::process::render(out);
     }
 }
 
@@ -192,6 +204,14 @@ impl Families {
     pub(super) fn own(&self, name: &'static str, kind: Kind) -> Family {
         self.find(name, kind)
             .unwrap_or_else(|_| Family(Arc::new(FamilyState::new(name, kind))))
+    }
+
+    /// Drops every series that has this label, given as `name="value"`.
+    fn forget(&self, label: &str) {
+        let families = lock(&self.0).list.clone();
+        for family in &families {
+            family.forget(label);
+        }
     }
 
     fn render(&self, out: &mut String) {
@@ -256,6 +276,22 @@ impl FamilyState {
         value
     }
 
+    fn forget(&self, label: &str) {
+        let has_label = |labels: &str| {
+            let begins = |(at, _): (usize, &str)| at == 0 || labels.as_bytes().get(at - 1) == Some(&b',');
+            labels.match_indices(label).any(begins)
+        };
+        let mut table = lock(&self.series);
+        let before = table.list.len();
+        table.list.retain(|series| !has_label(&series.labels));
+        if table.list.len() < before {
+            let index = table.list.iter().enumerate();
+            table.index = index
+                .map(|(at, series)| (Arc::clone(&series.labels), at))
+                .collect();
+        }
+    }
+
     fn render(&self, out: &mut String) {
         let series = lock(&self.series).list.clone();
         if series.is_empty() {
@@ -314,7 +350,7 @@ impl Family {
 
 /// `a="b",c="d"`, values escaped and cut to a bounded length.
 fn label_text<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(128);
     for (name, value) in labels {
         if !text.is_empty() {
             text.push(',');
@@ -325,7 +361,14 @@ fn label_text<'a>(labels: impl Iterator<Item = (&'a str, &'a str)>) -> String {
         }));
         text.push_str("=\"");
         let end = value.floor_char_boundary(LABEL_LIMIT);
-        for character in value.get(..end).unwrap_or_default().chars() {
+        let value = value.get(..end).unwrap_or_default();
+        let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\';
+        if value.bytes().all(is_plain) {
+            text.push_str(value);
+            text.push('"');
+            continue;
+        }
+        for character in value.chars() {
             match character {
                 '\\' => text.push_str("\\\\"),
                 '"' => text.push_str("\\\""),

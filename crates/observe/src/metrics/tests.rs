@@ -176,7 +176,8 @@ fn the_text_of_a_small_registry() {
          # TYPE tollgate_access_log_errors_total counter\n\
          tollgate_access_log_errors_total{{}} 0\n"
     );
-    assert_eq!(text, expected);
+    assert!(text.starts_with(&expected), "{text}");
+    assert!(text[expected.len()..].starts_with("# TYPE process_"), "{text}");
     parse(&text);
 }
 
@@ -330,6 +331,35 @@ fn a_cluster_shows_status_time_connections_and_timers() {
     }
     let timer = |timer| scrape.get("tollgate_upstream_timeouts_total", &[name, ("timer", timer)]);
     assert_eq!((timer("silence"), timer("total")), (Some(1.0), Some(0.0)));
+}
+
+#[test]
+fn a_cluster_that_is_gone_leaves_the_exposition() {
+    let metrics = Metrics::new();
+    let names = ["outbound|80||a.dns", "outbound|80||b.dns", "a\"\\"];
+    for name in names {
+        metrics.cluster(name).answered(200, Duration::ZERO);
+    }
+    let other = metrics.family("x", Kind::Counter).unwrap();
+    other.counter(&[("ai_cluster_name", names[0])]).increment();
+    let held = metrics.cluster(names[0]);
+    metrics.retain_clusters(|name| name == names[1]);
+    held.requests.increment();
+    let scrape = Scrape::of(&metrics);
+    let total = |name| scrape.get("envoy_cluster_upstream_rq_total", &[("cluster_name", name)]);
+    assert_eq!(
+        (total(names[0]), total(names[1]), total(names[2])),
+        (None, Some(0.0), None)
+    );
+    let clusters = scrape.samples.keys().filter_map(|key| key.1.get("cluster_name"));
+    assert!(clusters.into_iter().all(|name| name == names[1]));
+    assert_eq!(scrape.get("x", &[("ai_cluster_name", names[0])]), Some(1.0));
+    // It begins anew when it comes back; its neighbour goes on.
+    metrics.cluster(names[0]).requests.add(5);
+    metrics.cluster(names[1]).requests.add(7);
+    let scrape = Scrape::of(&metrics);
+    let total = |name| scrape.get("envoy_cluster_upstream_rq_total", &[("cluster_name", name)]);
+    assert_eq!((total(names[0]), total(names[1])), (Some(5.0), Some(7.0)));
 }
 
 #[test]
