@@ -20,7 +20,6 @@ mod plugins;
 mod registries;
 mod routes;
 mod rules;
-mod section;
 mod services;
 mod settings;
 mod templates;

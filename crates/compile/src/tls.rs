@@ -23,39 +23,6 @@ pub(crate) const PRIVATE_KEY_KEYS: &[&str] = &["tls.key", "key"];
 /// Keys that hold the certificates of authorities.
 pub(crate) const AUTHORITY_KEYS: &[&str] = &["ca.crt", "cacert"];
 
-/// `credentialConfig[]` of `higress-https`: Secrets by domain.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Credentials {
-    /// Also used for a Secret that an Ingress names and that does not exist.
-    pub(crate) for_missing_secrets: bool,
-    pub(crate) entries: Vec<Credential>,
-}
-
-/// One Secret and the domains it is for.
-#[derive(Debug, Clone)]
-pub(crate) struct Credential {
-    /// Lower case.
-    pub(crate) domains: Vec<String>,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
-}
-
-impl Credentials {
-    /// The first entry with a domain that covers `host` (lower case).
-    fn find(&self, host: &str) -> Option<(&str, &str)> {
-        let covers = |domain: &String| {
-            let wildcard = domain.strip_prefix('*');
-            domain == host
-                || wildcard.is_some_and(|suffix| host.len() > suffix.len() && host.ends_with(suffix))
-        };
-        let entry = self
-            .entries
-            .iter()
-            .find(|entry| entry.domains.iter().any(covers))?;
-        Some((&entry.namespace, &entry.name))
-    }
-}
-
 /// Chooses and builds the certificate of every host.
 pub(crate) fn certificates(
     input: &Input<'_>,
@@ -124,11 +91,13 @@ fn secret_for(
         Some(index) => format!("spec.tls[{index}]"),
         None => "spec.tls".to_owned(),
     };
-    let credentials = &input.global.credentials;
+    let https = input.global.https.as_ref();
     let supplied = || {
-        credentials
-            .find(&host.host)
-            .map(|(namespace, name)| (namespace.to_owned(), name.to_owned()))
+        let secret = https?.secret_for(&host.host)?;
+        let (namespace, name) = secret
+            .split_once('/')
+            .unwrap_or((&input.options.system_namespace, secret));
+        Some((namespace.to_owned(), name.to_owned()))
     };
     let named = position
         .and_then(|index| entries.get(index))
@@ -139,7 +108,7 @@ fn secret_for(
     };
     let namespace = plan.ingress.metadata.namespace.clone();
     let missing = input.objects.secret(&namespace, name).is_none();
-    let replacement = (missing && credentials.for_missing_secrets)
+    let replacement = (missing && https.is_some_and(|https| https.fallback_for_invalid_secret))
         .then(supplied)
         .flatten();
     let secret = replacement.unwrap_or_else(|| (namespace, name.to_owned()));

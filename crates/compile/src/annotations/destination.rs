@@ -48,10 +48,8 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
             },
         });
     }
-    if !reader.has_higress("destination") {
-        return;
-    }
-    match parse(&reader.higress_text("destination").unwrap_or_default()) {
+    let Some(text) = reader.higress_text("destination") else { return };
+    match parse(&text) {
         Ok(written) => {
             if written.weight_sum != 100 {
                 let message = format!(
@@ -165,7 +163,6 @@ mod tests {
             ("50% a.dns\nmany% b.dns", "`many%` is not a weight"),
             ("50%", "`50%` has no service name"),
             ("-5% a.dns", "`-5%` is a negative weight"),
-            ("  ", "no destination in it"),
         ] {
             let (features, notes) = read_from(&[("higress.io/destination", text)]);
             assert_eq!(features.destination, None, "{text}");

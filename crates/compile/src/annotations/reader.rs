@@ -1,16 +1,14 @@
-//! Reads one Ingress's annotations by Higress's rules and notes what could not be used.
+//! Higress's annotation reader with our own prefix and with notes of every sort, for the groups.
 //!
-//! "both" means `nginx.ingress.kubernetes.io/<key>`, and where that is absent or unusable `higress.io/<key>`; "higress"
-//! means the second only. Texts have each line trimmed, and an empty one counts as not set. Booleans are Go's.
 //! A bad value never stops anything: it is noted, and the feature behaves as if the annotation were not there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Prefix of annotations that come from the nginx controller.
-pub(crate) const NGINX: &str = "nginx.ingress.kubernetes.io/";
-/// Higress's own prefix.
-pub(crate) const HIGRESS: &str = "higress.io/";
+use tollgate_kinds::annotations::{AnnotationReader, Prefix};
+
+pub(crate) use tollgate_kinds::annotations::{HIGRESS_PREFIX as HIGRESS, NGINX_PREFIX as NGINX};
+
 /// Prefix of our extensions.
 pub(crate) const TOLLGATE: &str = "tollgate.dev/";
 
@@ -26,6 +24,7 @@ pub(crate) struct Note {
 /// The annotations of one object.
 pub(crate) struct Reader<'a> {
     annotations: &'a BTreeMap<String, String>,
+    values: AnnotationReader<'a>,
     notes: Vec<Note>,
 }
 
@@ -33,13 +32,25 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(annotations: &'a BTreeMap<String, String>) -> Self {
         Self {
             annotations,
+            values: AnnotationReader::new(annotations),
             notes: Vec::new(),
         }
     }
 
-    /// Everything that was noted.
+    /// Everything that was noted, unreadable values first.
     pub(crate) fn into_notes(self) -> Vec<Note> {
-        self.notes
+        let mut notes: Vec<Note> = Vec::new();
+        for unusable in self.values.unusable() {
+            let note = Note {
+                key: unusable.key.clone(),
+                message: format!("{}: ignored", unusable.message),
+            };
+            if !notes.contains(&note) {
+                notes.push(note);
+            }
+        }
+        notes.extend(self.notes);
+        notes
     }
 
     /// Notes something about the annotation `key` (with its prefix).
@@ -69,45 +80,42 @@ impl<'a> Reader<'a> {
 
     /// Whether a "both" key is there at all, usable or not.
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.raw(NGINX, key).is_some() || self.raw(HIGRESS, key).is_some()
+        self.values.has(Prefix::Both, key)
     }
 
     /// Whether a "higress" key is there at all, usable or not.
     pub(crate) fn has_higress(&self, key: &str) -> bool {
-        self.raw(HIGRESS, key).is_some()
+        self.values.has(Prefix::Higress, key)
     }
 
     /// A text under either prefix.
     pub(crate) fn text(&mut self, key: &str) -> Option<String> {
-        self.text_under(NGINX, key)
-            .or_else(|| self.text_under(HIGRESS, key))
+        self.values.text(Prefix::Both, key)
     }
 
     /// A text under Higress's prefix.
     pub(crate) fn higress_text(&mut self, key: &str) -> Option<String> {
-        self.text_under(HIGRESS, key)
+        self.values.text(Prefix::Higress, key)
     }
 
     /// A boolean under either prefix.
     pub(crate) fn flag(&mut self, key: &str) -> Option<bool> {
-        self.flag_under(NGINX, key)
-            .or_else(|| self.flag_under(HIGRESS, key))
+        self.values.boolean(Prefix::Both, key)
     }
 
     /// A boolean under Higress's prefix.
     pub(crate) fn higress_flag(&mut self, key: &str) -> Option<bool> {
-        self.flag_under(HIGRESS, key)
+        self.values.boolean(Prefix::Higress, key)
     }
 
     /// A whole number under either prefix.
     pub(crate) fn number(&mut self, key: &str) -> Option<i64> {
-        self.number_under(NGINX, key)
-            .or_else(|| self.number_under(HIGRESS, key))
+        self.values.integer(Prefix::Both, key)
     }
 
     /// A whole number under Higress's prefix.
     pub(crate) fn higress_number(&mut self, key: &str) -> Option<i64> {
-        self.number_under(HIGRESS, key)
+        self.values.integer(Prefix::Higress, key)
     }
 
     /// `on` or `off` under either prefix.
@@ -124,46 +132,16 @@ impl<'a> Reader<'a> {
 
     /// A duration such as `500ms`, `30s` or `2m` under our own prefix; `0s` is "off", told apart from "not set".
     pub(crate) fn tollgate_duration(&mut self, key: &str) -> Option<Duration> {
-        let text = self.raw(TOLLGATE, key)?.trim();
+        let full = format!("{TOLLGATE}{key}");
+        let text = self.annotations.get(&full)?.trim();
         let duration = parse_duration(text);
         if duration.is_none() {
             self.note(
-                format!("{TOLLGATE}{key}"),
+                full,
                 "expected a duration such as `500ms`, `30s` or `2m`: ignored",
             );
         }
         duration
-    }
-
-    fn raw(&self, prefix: &str, key: &str) -> Option<&'a str> {
-        self.annotations
-            .get(&format!("{prefix}{key}"))
-            .map(String::as_str)
-    }
-
-    fn text_under(&mut self, prefix: &str, key: &str) -> Option<String> {
-        let lines: Vec<&str> = self.raw(prefix, key)?.split('\n').map(str::trim).collect();
-        let text = lines.join("\n");
-        (!text.is_empty()).then_some(text)
-    }
-
-    fn flag_under(&mut self, prefix: &str, key: &str) -> Option<bool> {
-        match self.raw(prefix, key)? {
-            "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-            "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-            _ => {
-                self.note(format!("{prefix}{key}"), "expected `true` or `false`: ignored");
-                None
-            }
-        }
-    }
-
-    fn number_under(&mut self, prefix: &str, key: &str) -> Option<i64> {
-        let number = self.raw(prefix, key)?.parse().ok();
-        if number.is_none() {
-            self.note(format!("{prefix}{key}"), "expected a whole number: ignored");
-        }
-        number
     }
 }
 
@@ -194,38 +172,16 @@ pub(crate) fn list(text: &str, separator: char) -> Vec<&str> {
 mod tests {
     use super::*;
 
-    fn map(entries: &[(&str, &str)]) -> BTreeMap<String, String> {
-        let owned = entries
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        owned.collect()
-    }
-
     #[test]
-    fn nginx_first_then_higress_when_absent_or_unusable() {
-        let annotations = map(&[
-            ("nginx.ingress.kubernetes.io/a", "1"),
-            ("higress.io/a", "2"),
-            ("nginx.ingress.kubernetes.io/b", "many"),
-            ("higress.io/b", "3"),
-            ("higress.io/c", " x \n  y "),
-            ("nginx.ingress.kubernetes.io/d", " \n "),
-            ("higress.io/d", "z"),
-            ("nginx.ingress.kubernetes.io/e", "yes"),
-        ]);
+    fn an_unreadable_value_is_noted_once() {
+        let annotations = BTreeMap::from([("higress.io/b".to_owned(), "many".to_owned())]);
         let mut reader = Reader::new(&annotations);
-        assert_eq!(reader.number("a"), Some(1));
-        assert_eq!(reader.number("b"), Some(3));
-        assert_eq!(reader.text("c").as_deref(), Some("x\ny"));
-        assert_eq!(reader.higress_text("a").as_deref(), Some("2"));
-        // "\n" alone remains of a blank text of two lines, as in Higress; one blank line is empty.
-        assert_eq!(reader.text("d").as_deref(), Some("\n"));
-        assert_eq!(reader.flag("e"), None);
-        let keys: Vec<_> = reader.into_notes().into_iter().map(|note| note.key).collect();
-        assert_eq!(
-            keys,
-            ["nginx.ingress.kubernetes.io/b", "nginx.ingress.kubernetes.io/e"]
-        );
+        assert_eq!((reader.number("b"), reader.higress_number("b")), (None, None));
+        let note = Note {
+            key: "higress.io/b".to_owned(),
+            message: "expected a whole number: ignored".to_owned(),
+        };
+        assert_eq!(reader.into_notes(), [note]);
     }
 
     #[test]

@@ -49,10 +49,7 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
     });
     let temporal = reader.text("temporal-redirect");
     if temporal.is_none() && reader.has("temporal-redirect") {
-        reader.note_key(
-            "temporal-redirect",
-            "is empty: ignored, and `permanent-redirect` with it",
-        );
+        // Higress stops reading here, the permanent redirect with it.
         return;
     }
     if let Some(url) = temporal {

@@ -16,7 +16,7 @@ use tollgate_snapshot::route::{Action, Destination, RequestHead};
 use tollgate_snapshot::{Cluster, Endpoints, Route, Snapshot, UpstreamProtocol, Verification};
 
 /// One file of documents with its expectations.
-pub struct Scenario {
+pub(crate) struct Scenario {
     name: String,
     snapshot: Snapshot,
     diagnostics: Vec<Diagnostic>,
@@ -24,7 +24,7 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    pub fn load(directory: &Path, name: &str) -> Self {
+    pub(crate) fn load(directory: &Path, name: &str) -> Self {
         let text = std::fs::read(directory.join(name)).unwrap();
         let expect_name = name.replace(".yaml", ".expect.yaml");
         let expect_text = std::fs::read_to_string(directory.join(&expect_name)).unwrap();
@@ -40,7 +40,7 @@ impl Scenario {
     }
 
     /// Every difference, one text each.
-    pub fn check(&self) -> Vec<String> {
+    pub(crate) fn check(&self) -> Vec<String> {
         let mut failures = Vec::new();
         let mut compare = |what: &str, found: &str, wanted: &str| {
             if found != wanted {
@@ -121,7 +121,7 @@ fn options(expected: &Value) -> Options {
 }
 
 /// Reads and compiles a text; diagnostics of both steps, the reader's first.
-pub fn compile_text(text: &[u8], name: &str, options: &Options) -> (Snapshot, Vec<Diagnostic>) {
+pub(crate) fn compile_text(text: &[u8], name: &str, options: &Options) -> (Snapshot, Vec<Diagnostic>) {
     let read_options = ReadOptions {
         default_namespace: &options.system_namespace,
         substitute: None,
