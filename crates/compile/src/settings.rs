@@ -3,12 +3,15 @@
 //! The documents are read and checked by `kinds`; here their values take the units and places of the snapshot, and
 //! what is switched on but not there yet is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tollgate_kinds::higress_config::HigressConfig;
 use tollgate_kinds::https_config::{HttpsConfig, LETS_ENCRYPT};
 use tollgate_kinds::mesh_config::MeshConfig;
 use tollgate_kinds::{ConfigMap, Diagnostic, Objects};
+use tollgate_observe::Format;
+use tollgate_observe::access_log::Encoding;
 use tollgate_snapshot::Settings;
 
 use crate::Options;
@@ -56,7 +59,10 @@ pub(crate) fn compile(objects: &Objects, options: &Options, diagnostics: &mut Ve
         let (https, found) = HttpsConfig::read(config_map);
         diagnostics.extend(found);
         let credentials = https.iter().flat_map(|https| &https.credential_config);
-        if credentials.into_iter().any(|credential| credential.tls_issuer == LETS_ENCRYPT) {
+        if credentials
+            .into_iter()
+            .any(|credential| credential.tls_issuer == LETS_ENCRYPT)
+        {
             let message = "certificates are not issued yet: a Secret that exists is used";
             diagnostics.push(config_map.warning("data[cert]", message));
         }
@@ -101,16 +107,17 @@ fn higress(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Di
 fn written(config_map: &ConfigMap, section: &str) -> bool {
     let text = config_map.spec.data.get("higress");
     text.is_some_and(|text| {
-        text.lines()
-            .any(|line| line.strip_prefix(section).is_some_and(|rest| rest.starts_with(':')))
+        text.lines().any(|line| {
+            line.strip_prefix(section)
+                .is_some_and(|rest| rest.starts_with(':'))
+        })
     })
 }
 
 fn mesh(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagnostic>) {
     let (config, found) = MeshConfig::read(config_map);
     diagnostics.extend(found);
-    let format = config.access_log_format;
-    global.settings.access_log_format = Some(format).filter(|format| !format.is_empty());
+    access_log(config_map, &config, global, diagnostics);
     global.settings.alpn_h2 = !config.disable_alpn_h2;
     if let Some(refresh) = config.dns_refresh_rate {
         global.dns_refresh = refresh;
@@ -123,6 +130,33 @@ fn mesh(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagn
         if enabled {
             let message = format!("{name} is not supported yet: ignored");
             diagnostics.push(config_map.warning("data[mesh]", message));
+        }
+    }
+}
+
+fn access_log(
+    config_map: &ConfigMap,
+    config: &MeshConfig,
+    global: &mut Global,
+    diagnostics: &mut Vec<Diagnostic>,
+) {
+    let encoding = match config.access_log_encoding.as_str() {
+        "JSON" => Encoding::Json,
+        _ => Encoding::Text,
+    };
+    let field = "data[mesh].accessLogFormat";
+    match Format::from_config(encoding, &config.access_log_format) {
+        Ok(format) => {
+            let written = !config.access_log_format.trim().is_empty();
+            for operator in format.unavailable().iter().filter(|_| written) {
+                let message = format!("{operator} is not supported yet: `-` is logged");
+                diagnostics.push(config_map.warning("data[mesh]", message).at_field(field));
+            }
+            global.settings.access_log = Arc::new(format);
+        }
+        Err(fault) => {
+            let message = format!("{fault}: the default format is used");
+            diagnostics.push(config_map.error("data[mesh]", message).at_field(field));
         }
     }
 }

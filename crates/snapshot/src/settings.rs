@@ -1,6 +1,9 @@
 //! What holds for every route: limits of the listeners, header switches, the access-log format.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tollgate_observe::Format;
 
 /// `higress-config` and `mesh`, compiled.
 #[derive(Debug, Clone)]
@@ -27,8 +30,8 @@ pub struct Settings {
     pub envoy_headers: bool,
     /// `addXRealIpHeader`.
     pub real_ip_header: bool,
-    /// Access-log format; `None` is Higress's own.
-    pub access_log_format: Option<String>,
+    /// Access-log format; the default is Higress's own.
+    pub access_log: Arc<Format>,
 }
 
 impl Default for Settings {
@@ -45,7 +48,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             envoy_headers: true,
             real_ip_header: false,
-            access_log_format: None,
+            access_log: Arc::new(Format::higress_default()),
         }
     }
 }

@@ -48,7 +48,9 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
             },
         });
     }
-    let Some(text) = reader.higress_text("destination") else { return };
+    let Some(text) = reader.higress_text("destination") else {
+        return;
+    };
     match parse(&text) {
         Ok(written) => {
             if written.weight_sum != 100 {

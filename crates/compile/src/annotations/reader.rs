@@ -83,11 +83,6 @@ impl<'a> Reader<'a> {
         self.values.has(Prefix::Both, key)
     }
 
-    /// Whether a "higress" key is there at all, usable or not.
-    pub(crate) fn has_higress(&self, key: &str) -> bool {
-        self.values.has(Prefix::Higress, key)
-    }
-
     /// A text under either prefix.
     pub(crate) fn text(&mut self, key: &str) -> Option<String> {
         self.values.text(Prefix::Both, key)
