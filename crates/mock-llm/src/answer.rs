@@ -5,8 +5,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::faults::AnswerWishes;
 use crate::hash::{Fnv, mix, short_id, uuid};
+use crate::plan::AnswerWishes;
 use crate::{script, tokens};
 
 /// The moment of every unscripted answer, in seconds: the first document's.

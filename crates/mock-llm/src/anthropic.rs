@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Choice, Finish, Role, Tool, Turn, Usage};
 use crate::dialect::request_id;
-use crate::faults::UsageMode;
 use crate::openai::number;
+use crate::plan::UsageMode;
 use crate::stream::{Encoder, Event, Moment, Step};
 
 /// An error object: `{"type":"error","error":{"type","message"},"request_id"}`.

@@ -100,15 +100,8 @@ impl Body {
 
     fn over(&mut self) {
         self.source = Source::Over;
-        self.ends(End::Completed);
-    }
-}
-
-impl Drop for Body {
-    fn drop(&mut self) {
-        if self.scripted.load(Ordering::Relaxed) {
-            self.ends(End::Scripted);
-        }
+        let scripted = self.scripted.load(Ordering::Relaxed);
+        self.ends(if scripted { End::Scripted } else { End::Completed });
     }
 }
 
@@ -129,6 +122,9 @@ impl http_body::Body for Body {
             }
             Source::Frames(mut frames) => match frames.as_mut().poll_next(context) {
                 Poll::Pending => {
+                    if self.scripted.load(Ordering::Relaxed) {
+                        self.ends(End::Scripted);
+                    }
                     self.source = Source::Frames(frames);
                     Poll::Pending
                 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Finish, Role, ToolCall, Turn};
 use crate::dialect::dashscope_code;
-use crate::faults::UsageMode;
 use crate::hash::{fnv, uuid};
 use crate::openai::{self, embedding, number};
+use crate::plan::UsageMode;
 use crate::stream::{Encoder, Event, Moment, Step};
 use crate::tokens;
 

@@ -6,169 +6,16 @@
 //! * model name: the same, or with dashes: `fault-cut-after-3-how-reset`, `fault-429-retry-after-2`
 //!
 //! Every fault takes `first=N`: it strikes the first N requests that carry the same `x-mock-key` (all requests
-//! without one share a key), later ones succeed. Parsing ends in a `Plan`; carrying it out is elsewhere.
+//! without one share a key), later ones succeed. Reading ends in a `Plan`; carrying it out is elsewhere.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
 use crate::connection::Ending;
-
-/// What a fault changes in the answer's making.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AnswerWishes {
-    /// The length of the text in tokens.
-    pub(crate) length: Option<usize>,
-    pub(crate) reasoning: bool,
-    pub(crate) call_tools: bool,
-    /// A text with characters of several bytes, whatever the question's language.
-    pub(crate) chinese: bool,
-    pub(crate) cached: usize,
-}
-
-/// What happens instead of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoAnswer {
-    Reset,
-    Close,
-    BlackHole,
-}
-
-/// How `retry-after` is spelled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RetryAfter {
-    Seconds(u64),
-    Milliseconds(u64),
-    Date(u64),
-}
-
-/// An error answer in the shape of the path's dialect.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct StatusFault {
-    pub(crate) status: StatusCode,
-    pub(crate) retry_after: Vec<RetryAfter>,
-}
-
-/// A deformed whole answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deform {
-    Html,
-    Empty,
-    ErrorWith200,
-    ContentType,
-    Garbage,
-    LengthShort,
-    LengthLong,
-    CutBody(usize),
-}
-
-/// A `content-encoding`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Gzip,
-    Deflate,
-}
-
-/// Where a stall happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Head,
-    First,
-    Between(usize),
-}
-
-/// Where inside the stream it is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
-    AfterEvent,
-    InCharacter,
-    InField(usize),
-    InArguments,
-}
-
-/// How a cut looks to the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CutAs {
-    /// The connection ends, as a FIN or a reset.
-    Connection(Ending),
-    /// Over h2 the stream is reset; over HTTP/1.1 the connection closes without the last chunk.
-    Stream,
-    /// The body ends as if it were whole.
-    End,
-}
-
-/// A cut after `after` content events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Cut {
-    pub(crate) after: usize,
-    pub(crate) place: Place,
-    pub(crate) cut_as: CutAs,
-}
-
-/// Where a stream reports its usage.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum UsageMode {
-    /// As the vendor does: at the end, if asked for.
-    #[default]
-    AsAsked,
-    Absent,
-    Null,
-    /// A running total on every event.
-    Cumulative,
-    /// Each event's own tokens on that event.
-    PerEvent,
-    AfterDone,
-    /// Inside the choice, as one vendor does.
-    InChoice,
-}
-
-/// How events are spread over packets.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Packing {
-    #[default]
-    EventPerFrame,
-    /// Frames of this many bytes, whatever they cut.
-    Bytes(usize),
-    /// This many events in a frame.
-    Events(usize),
-}
-
-/// What happens to a stream.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StreamPlan {
-    pub(crate) line_end: Option<&'static str>,
-    pub(crate) packing: Packing,
-    pub(crate) cut: Option<Cut>,
-    /// An error event after so many content events, with the status that it carries.
-    pub(crate) error_event: Option<(usize, StatusCode)>,
-    pub(crate) malformed: Option<usize>,
-    /// How often the terminal event is sent.
-    pub(crate) done: Option<usize>,
-    pub(crate) usage: UsageMode,
-    pub(crate) unknown_events: bool,
-    pub(crate) big_event: Option<usize>,
-    pub(crate) keep_alive_only: Option<Duration>,
-    pub(crate) keep_alive_between: bool,
-    pub(crate) trailers: bool,
-    /// A GOAWAY frame after so many content events; `true`: with an error code and the connection's end.
-    pub(crate) goaway: Option<(usize, bool)>,
-    pub(crate) byte_order_mark: bool,
-}
-
-/// Everything that one request asked for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) answer: AnswerWishes,
-    pub(crate) pace: Option<Duration>,
-    pub(crate) no_answer: Option<NoAnswer>,
-    pub(crate) status: Option<StatusFault>,
-    pub(crate) deform: Option<Deform>,
-    pub(crate) encoding: Option<Encoding>,
-    pub(crate) stall: Option<(Phase, Duration)>,
-    pub(crate) write_limit: usize,
-    pub(crate) without_close_notify: bool,
-    pub(crate) stream: StreamPlan,
-}
+use crate::plan::{
+    Cut, CutAs, Deform, Encoding, NoAnswer, Packing, Phase, Place, Plan, RetryAfter, StatusFault, UsageMode,
+};
 
 /// One dish of the menu.
 pub struct Fault {
@@ -246,13 +93,19 @@ const AFTER: (&str, &str) = ("after", "2");
 const HOW: (&str, &str) = ("how", "close");
 const FOREVER: (&str, &str) = ("ms", "86400000");
 
+/// A row: name, parameters, what it does, and how it changes the plan.
 macro_rules! fault {
-    ($name:literal, [$($parameter:expr),*], $about:literal, |$plan:ident, $arguments:ident| $order:expr) => {
-        Fault { name: $name, parameters: &[$($parameter),*], about: $about, order: |$plan, $arguments| {
-            let _ = &$arguments;
-            $order;
-            Ok(())
-        } }
+    ($name:literal, [$($parameter:expr),*], $about:literal, |$plan:ident, $arguments:ident| $order:block) => {
+        Fault {
+            name: $name,
+            parameters: &[$($parameter),*],
+            about: $about,
+            order: |$plan, $arguments| {
+                let _ = &$arguments;
+                $order
+                Ok(())
+            },
+        }
     };
 }
 
@@ -263,44 +116,51 @@ pub static FAULTS: &[Fault] = &[
         "tokens",
         [("n", "100")],
         "a text of exactly n tokens",
-        |plan, a| plan.answer.length = Some(a.number("n")?)
+        |plan, a| {
+            plan.answer.length = Some(a.number("n")?);
+        }
     ),
     fault!(
         "pace",
         [("ms", "20")],
         "ms milliseconds between streamed events",
-        |plan, a| plan.pace = Some(a.milliseconds()?)
+        |plan, a| {
+            plan.pace = Some(a.milliseconds()?);
+        }
     ),
-    fault!("reasoning", [], "reasoning before the text", |plan, _a| plan
-        .answer
-        .reasoning =
-        true),
-    fault!("tools", [], "calls the first tool on offer", |plan, _a| plan
-        .answer
-        .call_tools =
-        true),
-    fault!("chinese", [], "an answer in Chinese", |plan, _a| plan
-        .answer
-        .chinese =
-        true),
+    fault!("reasoning", [], "reasoning before the text", |plan, _a| {
+        plan.answer.reasoning = true;
+    }),
+    fault!("tools", [], "calls the first tool on offer", |plan, _a| {
+        plan.answer.call_tools = true;
+    }),
+    fault!("chinese", [], "an answer in Chinese", |plan, _a| {
+        plan.answer.chinese = true;
+    }),
     fault!(
         "cached",
         [("n", "8")],
         "reports n prompt tokens as cached",
-        |plan, a| plan.answer.cached = a.number("n")?
+        |plan, a| {
+            plan.answer.cached = a.number("n")?;
+        }
     ),
     // Before the head.
-    fault!("reset", [], "TCP reset instead of an answer", |plan, _a| plan
-        .no_answer =
-        Some(NoAnswer::Reset)),
+    fault!("reset", [], "TCP reset instead of an answer", |plan, _a| {
+        plan.no_answer = Some(NoAnswer::Reset);
+    }),
     fault!(
         "close",
         [],
         "the connection closes instead of an answer",
-        |plan, _a| plan.no_answer = Some(NoAnswer::Close)
+        |plan, _a| {
+            plan.no_answer = Some(NoAnswer::Close);
+        }
     ),
-    fault!("black-hole", [], "never answers", |plan, _a| plan.no_answer =
-        Some(NoAnswer::BlackHole)),
+    fault!("black-hole", [], "never answers", |plan, _a| {
+        plan.no_answer = Some(NoAnswer::BlackHole);
+    }),
+    // Also as a name of three digits. The retry time comes in seconds, in milliseconds, or as a date so many seconds ahead.
     fault!(
         "status",
         [
@@ -309,8 +169,19 @@ pub static FAULTS: &[Fault] = &[
             ("retry-after-ms", ""),
             ("retry-after-date", "")
         ],
-        "an error answer in the dialect of the path; retry-after in seconds, as a date (so many seconds ahead) or in ms; a name of three digits is short for this",
-        |plan, a| plan.status = Some(status_fault(a, a.status("code")?)?)
+        "an error answer in the dialect of the path",
+        |plan, a| {
+            plan.status = Some(status_fault(a, a.status("code")?)?);
+        }
+    ),
+    // Ordered by header, query or standing fault: a model's name is in the body.
+    fault!(
+        "unread",
+        [],
+        "with another fault: strikes before the request's body is read",
+        |plan, _a| {
+            plan.unread = true;
+        }
     ),
     // Whole answers.
     fault!("html", [("code", "502")], "an HTML error page", |plan, a| {
@@ -320,72 +191,91 @@ pub static FAULTS: &[Fault] = &[
         });
         plan.deform = Some(Deform::Html);
     }),
-    fault!("empty", [], "200 with an empty body", |plan, _a| plan.deform =
-        Some(Deform::Empty)),
-    fault!("error-200", [], "200 with an error object", |plan, _a| plan
-        .deform =
-        Some(Deform::ErrorWith200)),
+    fault!("empty", [], "200 with an empty body", |plan, _a| {
+        plan.deform = Some(Deform::Empty);
+    }),
+    fault!("error-200", [], "200 with an error object", |plan, _a| {
+        plan.deform = Some(Deform::ErrorWith200);
+    }),
     fault!(
         "content-type",
         [],
         "the right body called text/plain",
-        |plan, _a| plan.deform = Some(Deform::ContentType)
+        |plan, _a| {
+            plan.deform = Some(Deform::ContentType);
+        }
     ),
     fault!("garbage", [], "200 with a body that is not JSON", |plan, _a| {
-        plan.deform = Some(Deform::Garbage)
+        plan.deform = Some(Deform::Garbage);
     }),
     fault!(
         "length-short",
         [],
         "declares 10 bytes more than it sends, then closes",
-        |plan, _a| plan.deform = Some(Deform::LengthShort)
+        |plan, _a| {
+            plan.deform = Some(Deform::LengthShort);
+        }
     ),
     fault!(
         "length-long",
         [],
-        "sends 10 bytes more than it declares (HTTP/1.1 only), then closes",
-        |plan, _a| plan.deform = Some(Deform::LengthLong)
+        "sends 10 bytes more than it declares, then closes (HTTP/1.1)",
+        |plan, _a| {
+            plan.deform = Some(Deform::LengthLong);
+        }
     ),
     fault!(
         "cut-body",
         [("after", "10")],
         "a chunked whole answer cut after so many bytes",
-        |plan, a| plan.deform = Some(Deform::CutBody(a.number("after")?))
+        |plan, a| {
+            plan.deform = Some(Deform::CutBody(a.number("after")?));
+        }
     ),
-    fault!("gzip", [], "compressed with gzip, streams too", |plan, _a| plan
-        .encoding =
-        Some(Encoding::Gzip)),
+    fault!("gzip", [], "compressed with gzip, streams too", |plan, _a| {
+        plan.encoding = Some(Encoding::Gzip);
+    }),
     fault!(
         "deflate",
         [],
         "compressed with deflate (zlib), streams too",
-        |plan, _a| plan.encoding = Some(Encoding::Deflate)
+        |plan, _a| {
+            plan.encoding = Some(Encoding::Deflate);
+        }
     ),
     // Stalls.
     fault!(
         "stall-head",
         [FOREVER],
         "waits before the response head",
-        |plan, a| plan.stall = Some((Phase::Head, a.milliseconds()?))
+        |plan, a| {
+            plan.stall = Some((Phase::Head, a.milliseconds()?));
+        }
     ),
     fault!(
         "stall-first",
         [FOREVER],
         "sends the head, then waits before the body",
-        |plan, a| plan.stall = Some((Phase::First, a.milliseconds()?))
+        |plan, a| {
+            plan.stall = Some((Phase::First, a.milliseconds()?));
+        }
     ),
     fault!(
         "stall-between",
         [FOREVER, AFTER],
         "waits after so many content events",
-        |plan, a| plan.stall = Some((Phase::Between(a.number("after")?), a.milliseconds()?))
+        |plan, a| {
+            plan.stall = Some((Phase::Between(a.number("after")?), a.milliseconds()?));
+        }
     ),
     // Cuts.
     fault!(
         "cut",
         [AFTER, HOW],
         "cuts the stream after so many content events",
-        |plan, a| plan.stream.cut = a.cut(Place::AfterEvent)?
+        |plan, a| {
+            plan.stream.cut = a.cut(Place::AfterEvent)?;
+        }
     ),
     fault!(
         "cut-in-character",
@@ -399,8 +289,10 @@ pub static FAULTS: &[Fault] = &[
     fault!(
         "cut-in-data",
         [AFTER, HOW, ("at", "3")],
-        "cuts an event's line after `at` bytes",
-        |plan, a| plan.stream.cut = a.cut(Place::InField(a.number("at")?))?
+        "cuts an event `at` bytes behind the beginning of its data line",
+        |plan, a| {
+            plan.stream.cut = a.cut(Place::InField(a.number("at")?))?;
+        }
     ),
     fault!(
         "cut-in-arguments",
@@ -415,137 +307,166 @@ pub static FAULTS: &[Fault] = &[
         "rst-stream",
         [AFTER],
         "RST_STREAM after so many content events (h2)",
-        |plan, a| plan.stream.cut = Some(Cut {
-            after: a.number("after")?,
-            place: Place::AfterEvent,
-            cut_as: CutAs::Stream
-        })
+        |plan, a| {
+            plan.stream.cut = Some(Cut {
+                after: a.number("after")?,
+                place: Place::AfterEvent,
+                cut_as: CutAs::Stream,
+            });
+        }
     ),
     fault!(
         "goaway",
         [AFTER],
         "GOAWAY without error in mid-stream; the stream goes on (h2)",
-        |plan, a| plan.stream.goaway = Some((a.number("after")?, false))
+        |plan, a| {
+            plan.stream.goaway = Some((a.number("after")?, false));
+        }
     ),
     fault!(
         "goaway-error",
         [AFTER],
         "GOAWAY with ENHANCE_YOUR_CALM, then the end (h2)",
-        |plan, a| plan.stream.goaway = Some((a.number("after")?, true))
+        |plan, a| {
+            plan.stream.goaway = Some((a.number("after")?, true));
+        }
     ),
     fault!(
         "no-close-notify",
         [],
-        "a whole answer, then the TLS connection ends without close_notify",
-        |plan, _a| plan.without_close_notify = true
+        "a whole answer, then TLS ends without close_notify (HTTP/1.1)",
+        |plan, _a| {
+            plan.without_close_notify = true;
+        }
     ),
     // Wrong or unusual streams.
     fault!(
         "error-event",
         [("after", "0"), ("code", "429")],
-        "the stream's opening, so many content events, then an error event",
-        |plan, a| plan.stream.error_event = Some((a.number("after")?, a.status("code")?))
+        "the opening, so many content events, then an error event",
+        |plan, a| {
+            plan.stream.error_event = Some((a.number("after")?, a.status("code")?));
+        }
     ),
     fault!("malformed", [AFTER], "one event that is not JSON", |plan, a| {
-        plan.stream.malformed = Some(a.number("after")?)
+        plan.stream.malformed = Some(a.number("after")?);
     }),
-    fault!("done-twice", [], "the terminal event twice", |plan, _a| plan
-        .stream
-        .done =
-        Some(2)),
+    fault!("done-twice", [], "the terminal event twice", |plan, _a| {
+        plan.stream.done = Some(2);
+    }),
     fault!("done-none", [], "no terminal event, a clean end", |plan, _a| {
-        plan.stream.done = Some(0)
+        plan.stream.done = Some(0);
     }),
     fault!(
         "unknown-events",
         [],
         "event types that nobody knows",
-        |plan, _a| plan.stream.unknown_events = true
+        |plan, _a| {
+            plan.stream.unknown_events = true;
+        }
     ),
     fault!(
         "big-event",
         [("bytes", "10485760")],
         "one content event of that size",
-        |plan, a| plan.stream.big_event = Some(a.number("bytes")?)
+        |plan, a| {
+            plan.stream.big_event = Some(a.number("bytes")?);
+        }
     ),
     fault!(
         "keep-alive-only",
         [("ms", "50")],
         "nothing but comments",
-        |plan, a| plan.stream.keep_alive_only = Some(a.milliseconds()?)
+        |plan, a| {
+            plan.stream.keep_alive_only = Some(a.milliseconds()?);
+        }
     ),
     fault!("keep-alive", [], "a comment before every event", |plan, _a| {
-        plan.stream.keep_alive_between = true
+        plan.stream.keep_alive_between = true;
     }),
     fault!(
         "bom",
         [],
         "a byte order mark at the stream's start",
-        |plan, _a| plan.stream.byte_order_mark = true
+        |plan, _a| {
+            plan.stream.byte_order_mark = true;
+        }
     ),
-    fault!("trailers", [], "HTTP trailers behind the body", |plan, _a| plan
-        .stream
-        .trailers =
-        true),
+    fault!("trailers", [], "HTTP trailers behind the body", |plan, _a| {
+        plan.stream.trailers = true;
+    }),
     // Bytes.
-    fault!("crlf", [], "lines end in CR LF", |plan, _a| plan
-        .stream
-        .line_end =
-        Some("\r\n")),
-    fault!("lf", [], "lines end in LF", |plan, _a| plan.stream.line_end =
-        Some("\n")),
-    fault!("cr", [], "lines end in CR", |plan, _a| plan.stream.line_end =
-        Some("\r")),
+    fault!("crlf", [], "lines end in CR LF", |plan, _a| {
+        plan.stream.line_end = Some("\r\n");
+    }),
+    fault!("lf", [], "lines end in LF", |plan, _a| {
+        plan.stream.line_end = Some("\n");
+    }),
+    fault!("cr", [], "lines end in CR", |plan, _a| {
+        plan.stream.line_end = Some("\r");
+    }),
     fault!(
         "packed",
         [("events", "5")],
         "so many events in one packet",
-        |plan, a| plan.stream.packing = Packing::Events(a.number("events")?)
+        |plan, a| {
+            plan.stream.packing = Packing::Events(a.number("events")?);
+        }
     ),
     fault!(
         "split",
         [("bytes", "1")],
         "body frames of so many bytes",
-        |plan, a| plan.stream.packing = Packing::Bytes(a.number("bytes")?)
+        |plan, a| {
+            plan.stream.packing = Packing::Bytes(a.number("bytes")?);
+        }
     ),
     fault!(
         "trickle",
         [("bytes", "1")],
         "socket writes of so many bytes, the head too",
-        |plan, a| plan.write_limit = a.number("bytes")?
+        |plan, a| {
+            plan.write_limit = a.number("bytes")?;
+        }
     ),
     // Usage.
-    fault!("usage-absent", [], "no usage at all", |plan, _a| plan
-        .stream
-        .usage =
-        UsageMode::Absent),
-    fault!("usage-null", [], "usage is null everywhere", |plan, _a| plan
-        .stream
-        .usage =
-        UsageMode::Null),
+    fault!("usage-absent", [], "no usage at all", |plan, _a| {
+        plan.stream.usage = UsageMode::Absent;
+    }),
+    fault!("usage-null", [], "usage is null everywhere", |plan, _a| {
+        plan.stream.usage = UsageMode::Null;
+    }),
     fault!(
         "usage-cumulative",
         [],
         "a running total on every event",
-        |plan, _a| plan.stream.usage = UsageMode::Cumulative
+        |plan, _a| {
+            plan.stream.usage = UsageMode::Cumulative;
+        }
     ),
     fault!(
         "usage-per-event",
         [],
         "each event's own tokens on it",
-        |plan, _a| plan.stream.usage = UsageMode::PerEvent
+        |plan, _a| {
+            plan.stream.usage = UsageMode::PerEvent;
+        }
     ),
     fault!(
         "usage-after-done",
         [],
         "usage behind the terminal event",
-        |plan, _a| plan.stream.usage = UsageMode::AfterDone
+        |plan, _a| {
+            plan.stream.usage = UsageMode::AfterDone;
+        }
     ),
     fault!(
         "usage-in-choice",
         [],
         "usage inside the last choice",
-        |plan, _a| plan.stream.usage = UsageMode::InChoice
+        |plan, _a| {
+            plan.stream.usage = UsageMode::InChoice;
+        }
     ),
 ];
 

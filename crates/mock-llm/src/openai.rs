@@ -10,8 +10,8 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Choice, Finish, Role, Tool, Turn, Usage};
-use crate::faults::UsageMode;
 use crate::hash::{fnv, mix};
+use crate::plan::UsageMode;
 use crate::stream::{Encoder, Event, Moment, Step};
 use crate::tokens;
 

@@ -261,8 +261,10 @@ impl Guard {
         self.log.change(self.number, |request| request.events = events);
     }
 
+    /// Settles the end at once, so that a client that has seen it finds it in the log.
     pub(crate) fn ends(&mut self, end: End) {
         self.end = end;
+        self.log.change(self.number, |request| request.end = end);
     }
 }
 

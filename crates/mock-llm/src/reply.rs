@@ -19,7 +19,7 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::connection::{Control, Ending};
 use crate::dialect::{self, Endpoint};
-use crate::faults::{Deform, Encoding, NoAnswer, Phase, Plan, RetryAfter, StatusFault};
+use crate::plan::{Deform, Encoding, NoAnswer, Phase, Plan, RetryAfter, StatusFault};
 use crate::record::{End, Guard};
 use crate::stream::{Act, Player};
 
@@ -145,13 +145,13 @@ impl Exchange {
             self.control.limit_writes(self.plan.write_limit);
         }
         if let Some(no_answer) = self.plan.no_answer {
+            if no_answer != NoAnswer::BlackHole {
+                self.guard.ends(End::Scripted);
+            }
             match no_answer {
                 NoAnswer::Reset => self.control.end(Ending::Reset),
                 NoAnswer::Close => self.control.end(Ending::Close),
                 NoAnswer::BlackHole => {}
-            }
-            if no_answer != NoAnswer::BlackHole {
-                self.guard.ends(End::Scripted);
             }
             std::future::pending::<()>().await;
         }

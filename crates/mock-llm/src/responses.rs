@@ -7,9 +7,9 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Finish, Role, Turn, Usage};
-use crate::faults::UsageMode;
 use crate::hash::short_id;
 use crate::openai::{self, number};
+use crate::plan::UsageMode;
 use crate::stream::{Encoder, Event, Moment, Step};
 
 /// One item of the input as a turn.

@@ -26,8 +26,9 @@ use crate::Options;
 use crate::body::Body;
 use crate::connection::{Control, Scripted, Socket};
 use crate::dialect;
-use crate::faults::{self, Plan, Source};
+use crate::faults::{self, Source};
 use crate::hash::fnv;
+use crate::plan::Plan;
 use crate::record::{Connection, Log};
 use crate::reply::{Exchange, Reply};
 use crate::{plain, tls, vendor};
@@ -235,6 +236,12 @@ async fn handle(
             let reply = exchange.error(StatusCode::BAD_REQUEST, &message);
             return Ok(exchange.respond(reply));
         }
+    }
+    if exchange.plan.unread {
+        let reply = exchange.before_reply().await;
+        let reply =
+            reply.unwrap_or_else(|| exchange.error(StatusCode::BAD_REQUEST, "`unread` needs another fault"));
+        return Ok(exchange.respond(reply));
     }
     let Some(endpoint) = endpoint else {
         return Ok(match plain::answer(server, exchange, head, body).await {

@@ -17,7 +17,7 @@ use http_body::Frame;
 
 use crate::answer::{Answer, Usage};
 use crate::connection::{Control, Ending};
-use crate::faults::{CutAs, Encoding, Packing, Phase, Place, Plan, UsageMode};
+use crate::plan::{CutAs, Encoding, Packing, Phase, Place, Plan, UsageMode};
 use crate::tokens;
 
 /// One event as its lines, without their ends.
