@@ -309,9 +309,10 @@ impl Writer {
             full.shrink_to(4 * FLUSH_BYTES);
             self.spare = full;
         }
-        // A worker that is gone leaves only our own reference behind.
+        drop(buffers);
+        // The list's own reference is all that a worker that is gone leaves behind.
         lock(&self.shared.buffers)
-            .retain(|buffer| Arc::strong_count(buffer) > 2 || !lock(buffer).bytes.is_empty());
+            .retain(|buffer| Arc::strong_count(buffer) > 1 || !lock(buffer).bytes.is_empty());
     }
 
     fn write(&mut self, bytes: &[u8], lines: u64) {
@@ -470,6 +471,25 @@ mod tests {
                 .all(|(number, line)| line.starts_with(&format!("{worker} {number} ")));
             assert!(own.len() == 5_000 && in_order, "{worker}");
         }
+    }
+
+    #[test]
+    fn a_worker_that_comes_while_lines_are_written_is_not_forgotten() {
+        let rig = rig();
+        let first = rig.sink.writer();
+        first.line(text("first\n"));
+        assert!(!rig.sink.flush(Duration::from_millis(1)));
+        while !lock(&first.buffer).bytes.is_empty() {
+            thread::yield_now();
+        }
+        // The writer hangs in the first line and has not seen this one.
+        let second = rig.sink.writer();
+        rig.steps.send(Ok(usize::MAX)).unwrap();
+        assert!(rig.sink.flush(PATIENCE));
+        second.line(text("second\n"));
+        drop(rig.steps);
+        assert!(rig.sink.close(PATIENCE));
+        assert_eq!(counts(&rig.metrics), (2, 0, 0));
     }
 
     #[test]

@@ -465,6 +465,15 @@ fn places_of_a_json_shaped_text() {
 }
 
 #[test]
+fn an_escaped_quote_in_the_format_ends_no_string() {
+    let expected = r#"{"\"curl/8.5.0":"\\","x":"curl/8.5.0"}"#;
+    assert_eq!(
+        printed(r#"{"\"%REQ(USER-AGENT)%":"\\","x":%REQ(USER-AGENT)%}"#),
+        expected
+    );
+}
+
+#[test]
 fn a_plain_text_escapes_between_quotes_only() {
     let format = Format::parse("%REQ(X)% \"%REQ(X)%\"\n").unwrap();
     let record = record_of("/");
