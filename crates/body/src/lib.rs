@@ -7,6 +7,7 @@
 mod body;
 mod events;
 mod json;
+pub mod path;
 mod sse;
 
 pub use body::{Body, BoxedBody, Side};

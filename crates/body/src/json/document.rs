@@ -13,6 +13,7 @@ use super::scan::{self, Kind, Limits};
 use super::string::unescape;
 use super::text::{Text, quoted};
 use super::{JsonError, PathError, setter};
+use crate::path::{self, PathValue};
 
 /// A JSON text, its edits and its tree. At least one of text and tree is there; when both are, they say the same.
 #[derive(Debug)]
@@ -110,6 +111,30 @@ impl JsonDocument {
             .then(|| raw.parse().ok())?
     }
 
+    /// What a gjson path leads to. The first key of a plain path counts as in [`JsonDocument::raw`]; for the rest
+    /// gjson's own rule holds, the first of the same keys.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<PathValue<'_>> {
+        let length = path
+            .find(|character: char| !is_plain(character))
+            .unwrap_or(path.len());
+        let (key, behind) = path.split_at(length);
+        if self.is_object() && !key.is_empty() {
+            match behind.strip_prefix('.') {
+                None if behind.is_empty() => return path::get_whole(self.raw(key)?),
+                // The start of another language than that of keys needs its surroundings.
+                Some(rest) if !rest.starts_with(['.', '!']) => {
+                    let nested = self.raw(key).filter(|raw| raw.starts_with(['{', '[']));
+                    if let Some(inner) = nested {
+                        return path::get(inner, rest);
+                    }
+                }
+                _ => {}
+            }
+        }
+        path::get(self.as_str(), path)
+    }
+
     /// Writes JSON at an sjson path (`model`, `stream_options.include_usage`, `messages.-1`, `a\.b`); what is missing
     /// on the way is made.
     ///
@@ -202,13 +227,7 @@ impl JsonDocument {
         if let Some(original) = self.text.get().and_then(Text::unedited) {
             return original.clone();
         }
-        let written = self
-            .written
-            .get_or_init(|| match (self.text.get(), self.tree.get()) {
-                (Some(text), _) => text.to_bytes(),
-                (None, tree) => Bytes::from(tree.unwrap_or(&Value::Null).to_string()),
-            });
-        written.clone()
+        self.written().clone()
     }
 
     /// The bytes to send.
@@ -223,10 +242,34 @@ impl JsonDocument {
         self.text.get().filter(|_| !self.changed).and_then(Text::unedited)
     }
 
+    /// The text as it would be sent now.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let bytes = match self.text.get().and_then(Text::unedited) {
+            Some(original) => original,
+            None => self.written(),
+        };
+        // It was checked when it was taken in.
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    fn written(&self) -> &Bytes {
+        self.written
+            .get_or_init(|| match (self.text.get(), self.tree.get()) {
+                (Some(text), _) => text.to_bytes(),
+                (None, tree) => Bytes::from(tree.unwrap_or(&Value::Null).to_string()),
+            })
+    }
+
     fn text(&self) -> &Text {
         self.text
             .get_or_init(|| Text::parse(self.to_bytes(), Limits::NONE).unwrap_or_else(|_| Text::null()))
     }
+}
+
+/// What can stand in a path without meaning anything but itself.
+fn is_plain(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '_' | '-')
 }
 
 fn parse_tree(text: &[u8]) -> Result<Value, JsonError> {
@@ -376,6 +419,44 @@ mod tests {
         let mut removed = document(text);
         removed.remove("model").unwrap();
         assert_eq!(written(&removed), r#"{"x":1}"#);
+    }
+
+    #[test]
+    fn paths_are_followed_in_what_was_edited() {
+        let mut edited =
+            document(r#"{"model":"a","messages":[{"role":"user"}],"a.b":1,"s":"{\"x\":1}","model":"b"}"#);
+        for (path, expected) in [
+            ("model", Some("b")),
+            ("messages.0.role", Some("user")),
+            ("messages.-1.role", Some("user")),
+            ("messages.#", Some("1")),
+            ("messages.@reverse.0.role", Some("user")),
+            ("messages.{\"n\":#}", Some(r#"{"n":1}"#)),
+            ("{messages.#}", Some(r#"{"_":1}"#)),
+            (r"a\.b", Some("1")),
+            ("s.x", None),
+            ("s.@fromstr.x", Some("1")),
+            ("s|@fromstr|x", Some("1")),
+            ("none", None),
+            ("none.x", None),
+            ("none.@keys", Some("[]")),
+            ("m*l", Some("a")),
+            ("messages.!true", None),
+            ("messages...0", None),
+            ("", None),
+        ] {
+            assert_eq!(
+                edited.get(path).map(|value| value.text().into_owned()).as_deref(),
+                expected,
+                "{path}"
+            );
+        }
+        edited.set("messages.0.role", "system").unwrap();
+        assert_eq!(edited.get("messages.0.role").unwrap().text(), "system");
+        assert_eq!(edited.get("@this.messages.0.role").unwrap().text(), "system");
+        edited.value_mut().unwrap()["model"] = json!("c");
+        assert_eq!(edited.get("mode?").unwrap().text(), "c");
+        assert_eq!(document("[[1,2]]").get("0.1").unwrap().int(), 2);
     }
 
     #[test]

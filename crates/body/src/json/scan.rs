@@ -90,6 +90,11 @@ pub(crate) fn index(text: &[u8], limits: Limits) -> Result<Index, JsonError> {
     })
 }
 
+/// Whether a text is JSON, however deep and wide.
+pub(crate) fn is_valid(text: &str) -> bool {
+    index(text.as_bytes(), Limits::NONE).is_ok()
+}
+
 struct Scanner<'a> {
     text: &'a [u8],
     position: usize,

@@ -325,6 +325,31 @@ impl Text {
     }
 }
 
+/// Writes `json` into a text, see [`Text::set`]; a text of nothing but white space counts as missing.
+pub(crate) fn set_in_text(text: &str, steps: &[Step<'_>], json: &str) -> Result<String, PathError> {
+    if let Err(error) = scan::index(json.as_bytes(), Limits::NONE) {
+        return Err(PathError::new(format!("value: {error}")));
+    }
+    let mut edited = parse_or_missing(text)?;
+    edited.set(steps, Bytes::copy_from_slice(json.as_bytes()))?;
+    Ok(as_str(&edited.to_bytes()).to_owned())
+}
+
+/// Removes from a text, see [`Text::remove`]; `None` when nothing was there.
+pub(crate) fn remove_in_text(text: &str, steps: &[Step<'_>]) -> Result<Option<String>, PathError> {
+    let mut edited = parse_or_missing(text)?;
+    let was_there = edited.remove(steps)?;
+    Ok(was_there.then(|| as_str(&edited.to_bytes()).to_owned()))
+}
+
+fn parse_or_missing(text: &str) -> Result<Text, PathError> {
+    if text.bytes().all(|byte| byte <= b' ') {
+        return Ok(Text::null());
+    }
+    Text::parse(Bytes::copy_from_slice(text.as_bytes()), Limits::NONE)
+        .map_err(|error| PathError::new(format!("not JSON: {error}")))
+}
+
 impl Member {
     fn is_present(&self) -> bool {
         !matches!(self.edit, Edit::Removed)

@@ -12,6 +12,7 @@ use memchr::memchr2;
 use serde_json::Value;
 
 use super::BYTE_ORDER_MARK;
+use crate::path::{self, PathValue};
 
 /// One server-sent event, comment block or stray blank line.
 #[derive(Clone)]
@@ -195,6 +196,15 @@ impl SseEvent {
             Some(Arc::new(value))
         });
         parsed.as_deref()
+    }
+
+    /// What a gjson path leads to in the data, read where it lies: nothing is parsed that the path does not go through.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<PathValue<'_>> {
+        match self.raw_data()? {
+            Cow::Borrowed(data) => path::get(data, path),
+            Cow::Owned(data) => path::get(&data, path).map(PathValue::into_owned),
+        }
     }
 
     /// The same event with other data: name, id, comments and line ends stay as they are.
@@ -403,6 +413,18 @@ mod tests {
             event("data: {\"a\":\ndata: 1}\n\n").json(),
             Some(&json!({"a": 1}))
         );
+    }
+
+    #[test]
+    fn scalars_are_read_without_a_tree() {
+        let read = event("data: {\"choices\":[{\"delta\":{\"content\":\"a\\n\"}}]}\n\n");
+        let content = read.get("choices.0.delta.content").unwrap();
+        assert_eq!(content.text(), "a\n");
+        assert!(matches!(content.into_raw(), Cow::Borrowed(_)));
+        assert_eq!(read.get("usage.total_tokens"), None);
+        assert_eq!(event("data: {\"a\":\ndata: 7}\n\n").get("a").unwrap().int(), 7);
+        assert_eq!(event(": {\"a\":1}\n\n").get("a"), None);
+        assert!(read.json.get().is_none());
     }
 
     #[test]

@@ -1,0 +1,95 @@
+//! Where values begin and end in a text that may be broken. Nothing is checked and no byte is an error.
+
+use memchr::memchr2;
+
+use super::ValueKind;
+
+/// A value's first byte: the kind it will be, and where it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Begin {
+    pub(super) at: usize,
+    pub(super) kind: ValueKind,
+}
+
+/// The kind of value that begins at `at`, if one does.
+pub(super) fn kind_at(text: &[u8], at: usize) -> Option<ValueKind> {
+    Some(match text.get(at)? {
+        b'"' => ValueKind::String,
+        b'{' | b'[' => ValueKind::Json,
+        b't' => ValueKind::True,
+        b'f' => ValueKind::False,
+        b'n' if text.get(at + 1).is_none_or(|next| *next == b'u') => ValueKind::Null,
+        // `nan`, `inf`, `Infinity` and the like count as numbers.
+        b'n' | b'+' | b'-' | b'0'..=b'9' | b'i' | b'I' | b'N' => ValueKind::Number,
+        _ => return None,
+    })
+}
+
+/// The next value, whatever stands in front of it.
+pub(super) fn next_value(text: &[u8], from: usize) -> Option<Begin> {
+    (from..text.len()).find_map(|at| kind_at(text, at).map(|kind| Begin { at, kind }))
+}
+
+/// The position behind a value; `None` for a string without an end.
+pub(super) fn value_end(text: &[u8], begin: Begin) -> Option<usize> {
+    match begin.kind {
+        ValueKind::String => string_end(text, begin.at + 1),
+        ValueKind::Json => Some(nested_end(text, begin.at)),
+        ValueKind::Number => Some(number_end(text, begin.at)),
+        ValueKind::True | ValueKind::False | ValueKind::Null => Some(literal_end(text, begin.at)),
+    }
+}
+
+/// The position behind the quote that ends a string whose text begins at `from`.
+pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        if text[at] == b'"' {
+            return Some(at + 1);
+        }
+        at += 2;
+    }
+}
+
+/// The position behind the bracket that closes the one at `from`, whatever kinds they are; the text's end when none
+/// does.
+pub(super) fn nested_end(text: &[u8], from: usize) -> usize {
+    let mut depth = 1_usize;
+    let mut at = from + 1;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => {
+                at = string_end(text, at + 1).unwrap_or(text.len());
+                continue;
+            }
+            b'{' | b'[' | b'(' => depth += 1,
+            b'}' | b']' | b')' => {
+                depth -= 1;
+                if depth == 0 {
+                    return at + 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    text.len()
+}
+
+fn number_end(text: &[u8], from: usize) -> usize {
+    let is_end = |byte: &u8| *byte <= b' ' || matches!(byte, b',' | b']' | b'}');
+    end_where(text, from, is_end)
+}
+
+fn literal_end(text: &[u8], from: usize) -> usize {
+    end_where(text, from, |byte| !byte.is_ascii_lowercase())
+}
+
+fn end_where(text: &[u8], from: usize, is_end: impl Fn(&u8) -> bool) -> usize {
+    let behind = text.get(from + 1..).unwrap_or_default();
+    behind
+        .iter()
+        .position(is_end)
+        .map_or(text.len(), |length| from + 1 + length)
+}
