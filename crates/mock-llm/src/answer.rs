@@ -276,7 +276,12 @@ fn text(ask: &Ask, hash: u64, wishes: &AnswerWishes, default_length: usize) -> S
     let mut state = hash;
     loop {
         // White space at a seam belongs to the next token: joined sentences may count less than they do apart.
-        let mut missing = length.saturating_sub(tokens::count(&text));
+        let whole = if wanted.is_some() {
+            text.as_str()
+        } else {
+            text.trim_end()
+        };
+        let mut missing = length.saturating_sub(tokens::count(whole));
         if missing == 0 {
             break;
         }

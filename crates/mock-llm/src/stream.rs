@@ -343,7 +343,7 @@ impl Player {
     }
 
     async fn wait_for_beat(&mut self) {
-        let beat = self.beat.unwrap_or_else(tokio::time::Instant::now) + self.pace;
+        let beat = self.beat.unwrap_or_else(tollgate_base::clock::now) + self.pace;
         self.beat = Some(beat);
         tokio::time::sleep_until(beat).await;
     }

@@ -113,6 +113,7 @@ fn usage_adds_up_and_the_same_question_gets_the_same_answer() {
     let text = one["choices"][0]["message"]["content"].as_str().unwrap();
     assert!(text.starts_with("You said: \"How are you?\"."), "{text}");
     assert_eq!(one["usage"]["completion_tokens"], tokens::count(text));
+    assert!(tokens::count(text) >= Options::default().reply_tokens);
     // 4 tokens of text, 4 for the message, 3 for the prompt.
     assert_eq!(one["usage"]["prompt_tokens"], 4 + 4 + 3);
     assert_eq!(one["usage"]["total_tokens"], tokens::count(text) + 11);
