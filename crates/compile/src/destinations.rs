@@ -112,7 +112,7 @@ impl Upstreams<'_> {
                 None => format!("the Service {namespace}/{} does not exist", backend.name),
                 Some(_) => format!("the Service {namespace}/{} has no port {number}", backend.name),
             };
-            let message = format!("{what}: requests get 503 until it does");
+            let message = format!("{what}: requests get 503");
             diagnostics.push(plan.ingress.warning(&format!("{field}.service"), message));
         }
         Some(planned)
@@ -191,7 +191,7 @@ impl Upstreams<'_> {
                 }
                 Some(_) => format!("the service {} has no port {port}", written.host),
             };
-            warn(format!("{what}: requests get 503 until it is"));
+            warn(format!("{what}: requests get 503"));
         }
         planned
     }

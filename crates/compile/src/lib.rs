@@ -25,11 +25,8 @@ mod settings;
 mod templates;
 mod tls;
 
-use std::sync::Arc;
-
-use serde_json::Value;
 use tollgate_kinds::{Diagnostic, Objects};
-use tollgate_plugin::Plugin;
+use tollgate_plugins::table::{self, Row};
 use tollgate_snapshot::Snapshot;
 
 use destinations::Upstreams;
@@ -46,8 +43,8 @@ pub struct Options {
     pub watch_namespace: Option<String>,
     /// Domain of Kubernetes Services. Default `cluster.local`.
     pub cluster_domain: String,
-    /// Finds a built-in plugin by name. Default: none.
-    pub builtins: fn(&str) -> Option<Builtin>,
+    /// Finds a built-in plugin by name. Default: the table of built-in plugins.
+    pub builtins: fn(&str) -> Option<&'static Row>,
 }
 
 impl Default for Options {
@@ -57,30 +54,9 @@ impl Default for Options {
             ingress_class: String::new(),
             watch_namespace: None,
             cluster_domain: "cluster.local".to_owned(),
-            builtins: |_| None,
+            builtins: table::find,
         }
     }
-}
-
-/// A built-in plugin, as the compiler needs it.
-#[derive(Debug, Clone, Copy)]
-pub struct Builtin {
-    /// Its name.
-    pub name: &'static str,
-    /// Parses a config.
-    pub parse: ParseConfig,
-}
-
-/// Parses a global config (`None, …` when there is none) with the config of a rule laid over it, if there is one.
-pub type ParseConfig = fn(Option<&Value>, Option<&Value>) -> Result<Arc<dyn Plugin>, ConfigFault>;
-
-/// Why a config cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ConfigFault {
-    /// Path inside the config; empty for the whole.
-    pub field: String,
-    /// One lower-case sentence; never repeats a value.
-    pub message: String,
 }
 
 /// What every step of the compilation reads.

@@ -8,16 +8,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
+use tollgate_base::ConfigError;
 use tollgate_kinds::wasm_plugin::{FailStrategy, Phase as WrittenPhase};
 use tollgate_kinds::{Diagnostic, WasmPlugin};
 use tollgate_plugin::{
     Candidate, Condition, DomainPattern, Link, Order, Origin, Phase, Plugin, ServicePattern,
 };
+use tollgate_plugins::table::{ParseContext, Row};
 
 use crate::failed::Failed;
 use crate::image::{self, Runtime};
 use crate::rules::{self, Config, Scope};
-use crate::{Builtin, Input, origin, templates};
+use crate::{Input, origin, templates};
 
 /// The chains of all routes.
 #[derive(Default)]
@@ -195,7 +197,7 @@ impl<'a> Compiler<'a, '_> {
     }
 
     /// The built-in that runs; `None` (with a diagnostic) when there is none.
-    fn builtin(&mut self) -> Option<Builtin> {
+    fn builtin(&mut self) -> Option<&'static Row> {
         let field = format!("metadata.annotations[{}]", image::RUNTIME);
         let runtime = image::runtime(self.plugin).unwrap_or_else(|message| {
             self.diagnostics.push(self.plugin.warning(&field, message));
@@ -230,19 +232,26 @@ impl<'a> Compiler<'a, '_> {
     /// One config; `None` (with a diagnostic, unless the plugin itself is missing) when it cannot be used.
     fn parse(
         &mut self,
-        builtin: Option<Builtin>,
+        builtin: Option<&'static Row>,
         global: Option<&Value>,
         rule: Option<&Value>,
         config: &Config<'_>,
     ) -> Option<Arc<dyn Plugin>> {
-        match (builtin?.parse)(global, rule) {
+        let context = ParseContext::default();
+        let parsed = (builtin?.parse)(global, rule, &context);
+        let place = |fault: ConfigError| {
+            let fault = fault.within(&config.field);
+            (fault.field, fault.message)
+        };
+        for warning in context.take_warnings() {
+            let (field, message) = place(warning);
+            self.diagnostics.push(self.plugin.warning(&field, message));
+        }
+        match parsed {
             Ok(plugin) => Some(plugin),
             Err(fault) => {
-                let field = match fault.field.is_empty() {
-                    true => config.field.clone(),
-                    false => format!("{}.{}", config.field, fault.field),
-                };
-                self.diagnostics.push(self.plugin.error(&field, fault.message));
+                let (field, message) = place(fault);
+                self.diagnostics.push(self.plugin.error(&field, message));
                 None
             }
         }

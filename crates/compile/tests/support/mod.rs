@@ -1,19 +1,25 @@
 //! Compiles a document file and describes what came out in one line a request, so that expectations can be read.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use futures_util::FutureExt;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use serde_json::Value;
-use tollgate_base::Error;
-use tollgate_body::{Request, Response};
-use tollgate_compile::{Builtin, ConfigFault, Options, compile};
+use tollgate_base::{ConfigError, Error};
+use tollgate_body::{Body, Request, Response};
+use tollgate_compile::{Options, compile};
 use tollgate_kinds::{Diagnostic, Objects, ReadOptions, read, yaml};
-use tollgate_plugin::{Exchange, Next, Plugin};
+use tollgate_observe::record::{Connection, Original, Record};
+use tollgate_plugin::{Exchange, Host, Link, Next, Phase, Plugin};
+use tollgate_plugins::table::{ParseContext, Row, overlay};
 use tollgate_snapshot::policy::{HeaderControl, HeaderEdits, PathRewrite, Redirect};
 use tollgate_snapshot::route::{Action, Destination, RequestHead};
-use tollgate_snapshot::{Cluster, Endpoints, Route, Snapshot, UpstreamProtocol, Verification};
+use tollgate_snapshot::{Cluster, Endpoints, Route, Settings, Snapshot, UpstreamProtocol, Verification};
 
 /// One file of documents with its expectations.
 pub(crate) struct Scenario {
@@ -59,6 +65,19 @@ impl Scenario {
             let found = self.snapshot.clusters.get(name.as_str());
             let found = found.map_or("missing".to_owned(), |cluster| describe_cluster(cluster));
             compare(name, &found, wanted.as_str().unwrap());
+        }
+        if let Some(wanted) = self.expected["unrouted"].as_object() {
+            for (host, wanted) in wanted {
+                let found = describe_links(&self.snapshot.unrouted, host, None);
+                compare(
+                    &format!("unrouted {host}"),
+                    found.trim_start(),
+                    wanted.as_str().unwrap(),
+                );
+            }
+        }
+        if let Some(wanted) = self.expected["settings"].as_str() {
+            compare("settings", &describe_settings(&self.snapshot.settings), wanted);
         }
         for (name, wanted) in self.expected["certificates"].as_object().into_iter().flatten() {
             let server_name = (name != "-").then_some(name.as_str());
@@ -165,17 +184,73 @@ fn describe_route(route: &Route, head: &RequestHead<'_>) -> String {
         text.push_str(&format!(" host {}", host.to_str().unwrap()));
     }
     text.push_str(&describe_headers(&route.policy.headers));
-    for link in &route.links {
-        let chosen = link.choose(head.host, first_cluster(route));
-        let Some(candidate) = chosen else { continue };
-        let place = if candidate.plugin.is_some() {
-            &*candidate.origin.place
-        } else {
-            "skipped"
+    if let Some(total) = route.policy.timers.total {
+        text.push_str(&format!(" total {}s", total.as_secs()));
+    }
+    text.push_str(&describe_links(&route.links, head.host, first_cluster(route)));
+    text
+}
+
+/// ` [NAME PLACE]` for each plugin that this request meets.
+fn describe_links(links: &[Link], host: &str, cluster: Option<&str>) -> String {
+    let mut text = String::new();
+    for link in links {
+        let Some(candidate) = link.choose(host, cluster) else {
+            continue;
         };
-        text.push_str(&format!(" [{} {place}]", link.name));
+        let place = &candidate.origin.place;
+        let fate = match &candidate.plugin {
+            None => "skipped ",
+            Some(_) if refuses(link, host, cluster) => "refuses ",
+            Some(_) => "",
+        };
+        text.push_str(&format!(" [{} {fate}{place}]", link.name));
     }
     text
+}
+
+/// Whether the plugin answers by itself instead of letting the request through.
+fn refuses(link: &Link, host: &str, cluster: Option<&str>) -> bool {
+    let mut exchange = Exchange::new(record(host), host.into(), 0);
+    exchange.cluster = cluster.map(Arc::from);
+    let links = std::slice::from_ref(link);
+    let request = Request::new(Body::empty());
+    let running = Next::start(links, &Upstream).run(&mut exchange, request);
+    let error = running.now_or_never().unwrap().unwrap_err();
+    error.reason() != "forwarded"
+}
+
+fn record(host: &str) -> Rc<Record> {
+    let nowhere = (Ipv4Addr::LOCALHOST, 0).into();
+    let connection = Connection {
+        id: 0,
+        peer: nowhere,
+        local: nowhere,
+        server_name: None,
+        tls: false,
+    };
+    let original = Original {
+        method: Method::GET,
+        authority: host.into(),
+        path: PathAndQuery::from_static("/"),
+        version: Version::HTTP_11,
+    };
+    let request_id = HeaderValue::from_static("1");
+    let started = tollgate_base::clock::now();
+    Rc::new(Record::new(Rc::new(connection), original, request_id, started))
+}
+
+struct Upstream;
+
+#[async_trait(?Send)]
+impl Host for Upstream {
+    async fn forward(&self, _: &mut Exchange, _: Request) -> Result<Response, Error> {
+        Err(Error::upstream(StatusCode::BAD_GATEWAY, "forwarded", ""))
+    }
+
+    fn reroute(&self, _: &mut Exchange, _: &Request) -> &[Link] {
+        &[]
+    }
 }
 
 fn first_cluster(route: &Route) -> Option<&str> {
@@ -234,12 +309,16 @@ fn describe_cluster(cluster: &Cluster) -> String {
             let all: Vec<String> = addresses.iter().map(|(address, _)| address.to_string()).collect();
             format!("static {}", all.join(" "))
         }
-        Endpoints::Dns { names, .. } => {
+        Endpoints::Dns { names, refresh } => {
             let all: Vec<String> = names
                 .iter()
                 .map(|(name, port)| format!("{name}:{port}"))
                 .collect();
-            format!("dns {}", all.join(" "))
+            let refresh = match refresh.as_secs() {
+                200 => String::new(),
+                other => format!(" refresh {other}s"),
+            };
+            format!("dns {}{refresh}", all.join(" "))
         }
     };
     let mut text = format!("{protocol}, {endpoints}");
@@ -258,7 +337,30 @@ fn describe_cluster(cluster: &Cluster) -> String {
     if cluster.load_balance != tollgate_snapshot::LoadBalance::default() {
         text.push_str(&format!(", {:?}", cluster.load_balance));
     }
+    match cluster.idle_timeout.as_secs() {
+        10 => {}
+        other => text.push_str(&format!(", idle {other}s")),
+    }
     text
+}
+
+fn describe_settings(settings: &Settings) -> String {
+    let switches = [
+        (!settings.alpn_h2, ", no alpn h2"),
+        (!settings.envoy_headers, ", no envoy headers"),
+        (settings.real_ip_header, ", real ip"),
+    ];
+    let on = switches.iter().filter(|(on, _)| *on).map(|(_, text)| *text);
+    format!(
+        "idle {}s, head {}, buffer {}, h2 {} {} {}{}",
+        settings.downstream_idle.as_secs(),
+        settings.max_request_head,
+        settings.buffer_limit,
+        settings.http2_max_streams,
+        settings.http2_stream_window,
+        settings.http2_connection_window,
+        on.collect::<String>()
+    )
 }
 
 /// Accepts every config but one with `broken: true`; a rule inherits that from the global config.
@@ -276,25 +378,44 @@ impl Plugin for Fake {
     }
 }
 
-fn parse(global: Option<&Value>, rule: Option<&Value>) -> Result<Arc<dyn Plugin>, ConfigFault> {
-    let config = rule.or(global).unwrap();
-    if config["broken"] == Value::Bool(true) {
-        return Err(ConfigFault {
-            field: "broken".to_owned(),
-            message: "is broken".to_owned(),
-        });
+fn parse(
+    global: Option<&Value>,
+    rule: Option<&Value>,
+    context: &ParseContext,
+) -> Result<Arc<dyn Plugin>, ConfigError> {
+    let config = overlay(global, rule);
+    if config.contains_key("idle") {
+        context.warn(ConfigError::new("idle", "does nothing"));
     }
-    if let Some(wanted) = config["password"]
-        .as_str()
-        .filter(|password| *password != "s3cret")
-    {
-        assert!(wanted.contains("${"), "{wanted}");
+    if config.get("broken") == Some(&Value::Bool(true)) {
+        return Err(ConfigError::new("broken", "is broken"));
     }
-    Ok(Arc::new(Fake))
+    // What a template became can be seen only here.
+    match config.get("password").and_then(Value::as_str) {
+        None | Some("s3cret") => Ok(Arc::new(Fake)),
+        Some(_) => Err(ConfigError::new("password", "is wrong")),
+    }
 }
 
-fn builtins(name: &str) -> Option<Builtin> {
-    const NAMES: [&str; 4] = ["ai-proxy", "key-auth", "ai-statistics", "custom-response"];
-    let name = NAMES.into_iter().find(|known| *known == name)?;
-    Some(Builtin { name, parse })
+const fn row(name: &'static str) -> Row {
+    Row {
+        name,
+        phase: Phase::Unspecified,
+        priority: 0,
+        parse,
+        rules_inherit: true,
+        fields: &[],
+        doc: "accepts what is not broken",
+    }
+}
+
+static ROWS: &[Row] = &[
+    row("ai-proxy"),
+    row("ai-statistics"),
+    row("custom-response"),
+    row("key-auth"),
+];
+
+fn builtins(name: &str) -> Option<&'static Row> {
+    ROWS.iter().find(|row| row.name == name)
 }
