@@ -86,7 +86,7 @@ fn higress(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Di
     settings.http2_max_streams = http2.max_concurrent_streams;
     settings.http2_stream_window = http2.initial_stream_window_size;
     settings.http2_connection_window = http2.initial_connection_window_size;
-    settings.envoy_headers = !config.disable_x_envoy_headers;
+    settings.envoy_headers = config.disable_x_envoy_headers == Some(false);
     settings.real_ip_header = config.add_x_real_ip_header;
     global.upstream_idle = seconds(config.upstream.idle_timeout);
     global.route_timeout = Some(seconds(downstream.route_timeout)).filter(|limit| !limit.is_zero());

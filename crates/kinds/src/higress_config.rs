@@ -28,7 +28,7 @@ pub struct HigressConfig {
     /// Towards services.
     pub upstream: Upstream,
     /// Whether `x-envoy-*` headers are left out.
-    pub disable_x_envoy_headers: bool,
+    pub disable_x_envoy_headers: Option<bool>,
     /// Whether requests get `x-real-ip`.
     pub add_x_real_ip_header: bool,
     /// MCP servers and routes.
@@ -215,7 +215,7 @@ impl Default for Upstream {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Switches {
-    disable_x_envoy_headers: bool,
+    disable_x_envoy_headers: Option<bool>,
     #[serde(rename = "addXRealIpHeader")]
     add_x_real_ip_header: bool,
 }

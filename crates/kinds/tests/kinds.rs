@@ -311,7 +311,7 @@ fn higress_config_and_mesh() {
         ),
         (20, 10_485_760)
     );
-    assert!(config.disable_x_envoy_headers && config.add_x_real_ip_header);
+    assert!(config.disable_x_envoy_headers == Some(true) && config.add_x_real_ip_header);
     let mcp = &config.mcp_server;
     assert_eq!(
         (mcp.sse_path_suffix.as_str(), mcp.servers[0].server_type.as_str()),

@@ -7,4 +7,4 @@ pub mod table;
 
 mod ai_proxy;
 
-pub use table::{Field, ParseContext, Row, find};
+pub use table::{Field, Parse, ParseContext, ROWS, Row, find};

@@ -1,1 +1,33 @@
-//! tollgate-proxy
+//! The data plane: sockets in, requests through the plugin chain, upstream and back.
+//!
+//! A request, in order of travel:
+//! `listener` accepts → `connection` speaks HTTP → [`request::handle`] → `normalise` → `route` →
+//! `gate` → the plugin chain → `forward` (upstream) → `reply` (the only maker of statuses and bodies) →
+//! `truncation` (a cut answer never looks whole) → `account` (settled exactly once).
+//!
+//! One worker per core, each with its own sockets, pools and plugins' futures; nothing here imports configuration
+//! formats, and nothing takes a lock that another request can hold across an await.
+#![forbid(unsafe_code)]
+
+mod account;
+mod connection;
+mod cors;
+mod forward;
+mod gate;
+mod listener;
+mod metered;
+mod normalise;
+mod observer;
+mod reply;
+mod request;
+mod rewrite;
+mod route;
+mod server;
+mod tls;
+mod truncation;
+mod upgrade;
+mod worker;
+
+pub use normalise::host_of;
+pub use observer::Observers;
+pub use server::{Options, Running, StartError, start};

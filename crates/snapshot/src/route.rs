@@ -69,6 +69,17 @@ pub struct Destination {
 }
 
 impl Destination {
+    /// A destination without header edits or fallbacks.
+    #[must_use]
+    pub fn new(weight: u32, cluster: Result<Arc<Cluster>, Arc<str>>) -> Self {
+        Self {
+            weight,
+            cluster,
+            headers: crate::policy::HeaderControl::default(),
+            fallbacks: Vec::new(),
+        }
+    }
+
     /// Name of the cluster, existing or not.
     #[must_use]
     pub fn name(&self) -> &Arc<str> {

@@ -26,7 +26,7 @@ pub struct Settings {
     pub alpn_h2: bool,
     /// Longest time to connect to an upstream (10 s).
     pub connect_timeout: Duration,
-    /// `disableXEnvoyHeaders`.
+    /// `disableXEnvoyHeaders: false` was written: `x-envoy-upstream-service-time` on answers.
     pub envoy_headers: bool,
     /// `addXRealIpHeader`.
     pub real_ip_header: bool,
@@ -46,7 +46,7 @@ impl Default for Settings {
             http2_connection_window: 1_048_576,
             alpn_h2: true,
             connect_timeout: Duration::from_secs(10),
-            envoy_headers: true,
+            envoy_headers: false,
             real_ip_header: false,
             access_log: Arc::new(Format::higress_default()),
         }

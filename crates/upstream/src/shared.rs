@@ -33,6 +33,8 @@ pub struct Options {
     pub shortest_ttl: Duration,
     /// Where each cluster's attempts, connections and bytes are counted. Default: a registry that nobody reads.
     pub metrics: Arc<Metrics>,
+    /// PEM bundles believed besides the system's roots. Default none.
+    pub extra_roots: Vec<Vec<u8>>,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             nameservers: Nameservers::default(),
             shortest_ttl: Duration::from_secs(1),
             metrics: Metrics::new(),
+            extra_roots: Vec::new(),
         }
     }
 }
@@ -78,7 +81,7 @@ impl Shared {
             .map(|entry| ((entry.host.clone(), entry.port), entry.address))
             .collect();
         Self(Arc::new(Inner {
-            tls: TlsConfigs::default(),
+            tls: TlsConfigs::new(options.extra_roots.clone()),
             names: Names::new(lookup, background, options.shortest_ttl),
             overrides,
             metrics: Arc::clone(&options.metrics),

@@ -39,6 +39,8 @@ pub(crate) struct TlsConfigs {
     /// Weak: a configuration lives as long as a pool uses it.
     made: Mutex<HashMap<Key, Weak<ClientConfig>>>,
     system_roots: OnceLock<Result<Arc<RootCertStore>, String>>,
+    /// PEM bundles believed besides the system's.
+    extra_roots: Vec<Vec<u8>>,
 }
 
 /// Everything a dial needs to speak TLS to one endpoint.
@@ -49,6 +51,13 @@ pub(crate) struct TlsTarget {
 }
 
 impl TlsConfigs {
+    pub(crate) fn new(extra_roots: Vec<Vec<u8>>) -> Self {
+        Self {
+            extra_roots,
+            ..Self::default()
+        }
+    }
+
     /// The configuration for `tls`; the error says which part of it is unusable.
     pub(crate) fn connector(&self, tls: &ClusterTls, offer: Offer) -> Result<TlsConnector, String> {
         let key = Key {
@@ -106,7 +115,10 @@ impl TlsConfigs {
                 if unusable > 0 {
                     tracing::warn!(unusable, usable, "some system root certificates are unusable");
                 }
-                if usable == 0 {
+                for pem in &self.extra_roots {
+                    add(&mut store, pem)?;
+                }
+                if store.is_empty() {
                     let reasons: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
                     return Err(format!(
                         "TLS: no system root certificates: {}",
@@ -138,16 +150,21 @@ pub fn check(tls: &ClusterTls) -> Result<(), String> {
 
 fn bundle(pem: &[u8]) -> Result<Arc<RootCertStore>, String> {
     let mut store = RootCertStore::empty();
+    add(&mut store, pem)?;
+    if store.is_empty() {
+        return Err("TLS: certificate authorities: no PEM certificate found".to_owned());
+    }
+    Ok(Arc::new(store))
+}
+
+fn add(store: &mut RootCertStore, pem: &[u8]) -> Result<(), String> {
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let der = certificate.map_err(|cause| format!("TLS: certificate authorities: {cause}"))?;
         store
             .add(der)
             .map_err(|cause| format!("TLS: certificate authorities: {cause}"))?;
     }
-    if store.is_empty() {
-        return Err("TLS: certificate authorities: no PEM certificate found".to_owned());
-    }
-    Ok(Arc::new(store))
+    Ok(())
 }
 
 fn identity(

@@ -1,0 +1,264 @@
+//! A configuration directory as a source: what files it holds, and when they change.
+//!
+//! Read recursively in path order. Changes come from the operating system's notifications and, because those miss
+//! symbolic-link flips and network mounts, from a comparison of contents every few seconds.
+
+use std::collections::HashSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+
+/// Largest file that is read, in bytes.
+pub(crate) const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Most files that are read.
+pub(crate) const MAX_FILES: usize = 100_000;
+/// How often contents are compared whatever the notifications say.
+const POLL: Duration = Duration::from_secs(3);
+/// Quiet time after a notification before the directory is read: an editor's write is several events.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// One file's name as shown in diagnostics, and its text or why it cannot be read.
+#[derive(Debug, Clone, Hash)]
+pub struct SourceFile {
+    /// Path as the user would write it.
+    pub name: Arc<str>,
+    /// Contents.
+    pub text: Result<String, String>,
+}
+
+/// The directories (or single files) of `--config`.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    roots: Vec<PathBuf>,
+}
+
+impl Directory {
+    /// Watches these; each is a directory or a file.
+    #[must_use]
+    pub fn new(roots: Vec<PathBuf>) -> Self {
+        Self { roots }
+    }
+
+    /// Everything that can be read now, in path order.
+    ///
+    /// # Errors
+    /// When a root itself cannot be read; a bad file inside becomes a `SourceFile` that says so.
+    pub fn read(&self) -> io::Result<Vec<SourceFile>> {
+        let mut files = Vec::new();
+        let mut visited = HashSet::new();
+        for root in &self.roots {
+            let about =
+                |cause: io::Error| io::Error::new(cause.kind(), format!("{}: {cause}", root.display()));
+            if fs::metadata(root).map_err(about)?.is_dir() {
+                read_directory(root, &mut visited, &mut files).map_err(about)?;
+            } else {
+                files.push(read_file(root));
+            }
+        }
+        Ok(files)
+    }
+
+    /// A channel that receives one value whenever the contents have changed. Dropping the receiver ends the watch.
+    #[must_use]
+    pub fn watch(&self) -> mpsc::Receiver<()> {
+        let (changed, receiver) = mpsc::channel(1);
+        let directory = self.clone();
+        drop(tollgate_base::task::spawn("configuration watch", async move {
+            directory.run_watch(changed).await
+        }));
+        receiver
+    }
+
+    async fn run_watch(self, changed: mpsc::Sender<()>) {
+        let (ping, mut pings) = mpsc::channel(1);
+        // Kept alive for as long as the loop runs.
+        let _watcher = self.notifications(ping);
+        let mut known = self.fingerprint();
+        loop {
+            tokio::select! {
+                Some(()) = pings.recv() => tokio::time::sleep(SETTLE).await,
+                () = tokio::time::sleep(POLL) => {}
+                () = changed.closed() => return,
+            }
+            while pings.try_recv().is_ok() {}
+            let now = self.fingerprint();
+            if now != known {
+                known = now;
+                if changed.send(()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn notifications(&self, ping: mpsc::Sender<()>) -> Option<impl Watcher> {
+        let on_event = move |_event: notify::Result<notify::Event>| {
+            // A ping that is waiting already says the same.
+            let _ = ping.try_send(());
+        };
+        let mut watcher = match notify::recommended_watcher(on_event) {
+            Ok(watcher) => watcher,
+            Err(cause) => {
+                tracing::warn!(error = %cause, "no file notifications: changes are found by comparison only");
+                return None;
+            }
+        };
+        for root in &self.roots {
+            if let Err(cause) = watcher.watch(root, RecursiveMode::Recursive) {
+                tracing::warn!(error = %cause, path = %root.display(), "cannot be watched: changes are found by comparison only");
+            }
+        }
+        Some(watcher)
+    }
+
+    fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self.read() {
+            Ok(files) => files.hash(&mut hasher),
+            Err(cause) => cause.to_string().hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+}
+
+fn read_directory(
+    directory: &Path,
+    visited: &mut HashSet<PathBuf>,
+    files: &mut Vec<SourceFile>,
+) -> io::Result<()> {
+    // A symbolic link that leads back up must not be followed for ever.
+    if !visited.insert(directory.canonicalize()?) {
+        return Ok(());
+    }
+    let mut entries: Vec<PathBuf> = fs::read_dir(directory)?
+        .collect::<io::Result<Vec<_>>>()?
+        .into_iter()
+        .map(|entry| entry.path())
+        .collect();
+    entries.sort();
+    for path in entries {
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if hidden || files.len() >= MAX_FILES {
+            continue;
+        }
+        if path.is_dir() {
+            if let Err(cause) = read_directory(&path, visited, files) {
+                files.push(SourceFile {
+                    name: name_of(&path),
+                    text: Err(cause.to_string()),
+                });
+            }
+        } else if has_known_ending(&path) {
+            files.push(read_file(&path));
+        }
+    }
+    Ok(())
+}
+
+fn has_known_ending(path: &Path) -> bool {
+    let ending = path
+        .extension()
+        .and_then(|ending| ending.to_str())
+        .unwrap_or_default();
+    ["yaml", "yml", "json"]
+        .iter()
+        .any(|known| ending.eq_ignore_ascii_case(known))
+}
+
+fn read_file(path: &Path) -> SourceFile {
+    let text = match fs::metadata(path) {
+        Ok(metadata) if metadata.len() > MAX_FILE => Err(format!("larger than {MAX_FILE} bytes")),
+        Ok(_) => fs::read(path)
+            .map_err(|cause| cause.to_string())
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())),
+        Err(cause) => Err(cause.to_string()),
+    };
+    SourceFile {
+        name: name_of(path),
+        text,
+    }
+}
+
+fn name_of(path: &Path) -> Arc<str> {
+    path.display().to_string().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(directory: &Directory) -> Vec<String> {
+        let files = directory.read().expect("readable");
+        files
+            .iter()
+            .map(|file| file.name.rsplit('/').next().unwrap_or_default().to_owned())
+            .collect()
+    }
+
+    #[test]
+    fn reads_known_endings_recursively_in_order_and_skips_hidden_files() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir_all(root.path().join("b/..data")).expect("made");
+        for name in [
+            "b/2.yml",
+            "a.yaml",
+            "c.json",
+            "d.txt",
+            ".e.yaml",
+            "b/..data/3.yaml",
+        ] {
+            fs::write(root.path().join(name), "kind: X").expect("written");
+        }
+        std::os::unix::fs::symlink(root.path(), root.path().join("b/loop")).expect("linked");
+        let directory = Directory::new(vec![root.path().to_owned()]);
+        assert_eq!(names(&directory), ["a.yaml", "2.yml", "c.json"]);
+    }
+
+    #[test]
+    fn a_missing_root_is_an_error_that_names_it() {
+        let failure = Directory::new(vec!["/nonexistent/dir".into()])
+            .read()
+            .expect_err("missing");
+        assert!(failure.to_string().contains("/nonexistent/dir"), "{failure}");
+    }
+
+    #[test]
+    fn a_bad_file_does_not_hide_its_neighbours() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        fs::write(root.path().join("a.yaml"), [0xff, 0xfe, 0x00]).expect("written");
+        fs::write(root.path().join("b.yaml"), "kind: X").expect("written");
+        let files = Directory::new(vec![root.path().to_owned()])
+            .read()
+            .expect("readable");
+        assert!(files[0].text.is_err());
+        assert!(files[1].text.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_change_is_announced() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        fs::write(root.path().join("a.yaml"), "kind: X").expect("written");
+        let mut changes = Directory::new(vec![root.path().to_owned()]).watch();
+        // Whether notifications have started or not, the comparison of contents finds it.
+        let writer = async {
+            let mut round = 0;
+            loop {
+                round += 1;
+                fs::write(root.path().join("a.yaml"), format!("kind: X{round}")).expect("written");
+                tokio::time::sleep(Duration::from_millis(300)).await;
+            }
+        };
+        tokio::select! {
+            change = changes.recv() => assert!(change.is_some()),
+            () = writer => {}
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Accounting: every exchange is settled exactly once, however its body ends.
+//!
+//! The account is opened before anything can fail and travels with the answer's body; dropping it settles it.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tollgate_base::shutdown::Phase;
+use tollgate_base::{Error, Flag, Termination, clock};
+use tollgate_body::{Body, Request, Response};
+use tollgate_observe::Format;
+use tollgate_observe::Record;
+use tollgate_snapshot::Snapshot;
+
+use crate::connection::Client;
+use crate::truncation;
+use crate::worker::Worker;
+
+/// One exchange's open account.
+pub(crate) struct Account {
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    record: Rc<Record>,
+    format: Arc<Format>,
+}
+
+impl Account {
+    /// Opens the account of a request that has just arrived.
+    pub(crate) fn open(
+        worker: &Rc<Worker>,
+        client: &Rc<Client>,
+        snapshot: &Snapshot,
+        record: Rc<Record>,
+        request: &Request,
+    ) -> Self {
+        client.request_begins();
+        let format = snapshot.settings.access_log.clone();
+        capture(&format, &record, request);
+        worker.observer.request_began(client.connection.tls);
+        Self {
+            worker: worker.clone(),
+            client: client.clone(),
+            record,
+            format,
+        }
+    }
+
+    /// The record it settles.
+    pub(crate) fn record(&self) -> &Rc<Record> {
+        &self.record
+    }
+
+    /// Hands the account to the answer's body.
+    pub(crate) fn attach(self, response: Response) -> hyper::Response<Delivery> {
+        self.note_head(&response);
+        response.map(|body| Delivery {
+            body,
+            account: Some(self),
+        })
+    }
+
+    /// Gives the answer out without the account: what settles it is not the body (an upgraded connection).
+    pub(crate) fn detach(self, response: Response) -> (Self, hyper::Response<Delivery>) {
+        self.note_head(&response);
+        (self, response.map(|body| Delivery { body, account: None }))
+    }
+
+    fn note_head(&self, response: &Response) {
+        self.record.status.set(response.status().as_u16());
+        self.format.capture_response(&self.record, response.headers());
+    }
+
+    /// Notes a failure of the answer's body.
+    fn failed(&self, failure: &Error) {
+        truncation::note(&self.record, failure);
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let record = &self.record;
+        if record.termination.get().is_none() {
+            if self.worker.shutdown.phase() == Phase::Stopped {
+                record.terminate(Termination::Shutdown);
+            } else {
+                record.flag(Flag::DownstreamDisconnect);
+                record.details.replace("downstream_remote_disconnect".into());
+                record.terminate(Termination::ClientGone);
+            }
+        }
+        self.worker.observer.settle(record, &self.format);
+        self.client.request_ends();
+    }
+}
+
+/// Keeps what the log line shows of a request head; called on arrival and again when it goes upstream.
+pub(crate) fn capture(format: &Format, record: &Record, request: &Request) {
+    let uri = request.uri();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    format.capture_request(record, request.method(), authority, path, request.headers());
+}
+
+/// An answer's body on its way to the client, with the account that it settles.
+pub(crate) struct Delivery {
+    body: Body,
+    account: Option<Account>,
+}
+
+impl Delivery {
+    fn count(&self, data: &Bytes) {
+        let Some(Account { record, .. }) = &self.account else {
+            return;
+        };
+        if record.timings.first_event.get().is_none() {
+            record.timings.first_event.set(Some(clock::now()));
+        }
+        record.bytes_sent.set(record.bytes_sent.get() + data.len() as u64);
+    }
+
+    fn completed(&self) {
+        if let Some(account) = &self.account {
+            account.record.terminate(Termination::Completed);
+        }
+    }
+}
+
+impl HttpBody for Delivery {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let outcome = Pin::new(&mut self.body).poll_frame(context);
+        match &outcome {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    self.count(data);
+                }
+                if let (Some(trailers), Some(account)) = (frame.trailers_ref(), &self.account) {
+                    account.format.capture_trailers(&account.record, trailers);
+                }
+            }
+            Poll::Ready(Some(Err(failure))) => {
+                if let Some(account) = &self.account {
+                    account.failed(failure);
+                }
+            }
+            Poll::Ready(None) => self.completed(),
+            Poll::Pending => {}
+        }
+        outcome
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        // The server does not ask again for a body that has told it is over.
+        if self.body.is_end_stream() {
+            self.completed();
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! One client connection: speaks HTTP/1.1 or h2, hands requests to `request::handle`, and knows how idle it is.
+//!
+//! Idle and slow connections are found by one sweep per second and worker, so that a request arms no timer for them.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio_rustls::server::TlsStream;
+use tollgate_base::clock::{self, Instant};
+use tollgate_base::task;
+use tollgate_observe::record::Connection;
+use tollgate_snapshot::Settings;
+
+use crate::request;
+use crate::worker::Worker;
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+/// What is said to a client whose request head does not arrive in time (RFC 9110 §15.5.9).
+const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+/// A client's connection as its requests see it.
+pub(crate) struct Client {
+    /// What log lines say of it.
+    pub connection: Rc<Connection>,
+    open_requests: Cell<u32>,
+    pulse: Arc<Pulse>,
+}
+
+/// What the stream and the sweep know of a connection. Atomic only because an upgraded stream must be `Send`; it
+/// never leaves its thread.
+struct Pulse {
+    accepted: Instant,
+    activity: AtomicU8,
+    /// Milliseconds from `accepted` to the last change of activity.
+    since: AtomicU64,
+    order: AtomicU8,
+    wake: Notify,
+}
+
+/// Waiting for a request.
+const IDLE: u8 = 0;
+/// Part of a request head has come.
+const HEAD: u8 = 1;
+/// Requests are under way.
+const BUSY: u8 = 2;
+
+const SERVE: u8 = 0;
+/// Finish what is open, then close.
+const DRAIN: u8 = 1;
+/// Close now.
+const CLOSE: u8 = 2;
+/// Close now, telling an HTTP/1 client why.
+const CLOSE_SLOW: u8 = 3;
+
+impl Client {
+    fn new(connection: Connection) -> Self {
+        let pulse = Pulse {
+            accepted: clock::now(),
+            activity: AtomicU8::new(IDLE),
+            since: AtomicU64::new(0),
+            order: AtomicU8::new(SERVE),
+            wake: Notify::new(),
+        };
+        Self {
+            connection: Rc::new(connection),
+            open_requests: Cell::new(0),
+            pulse: Arc::new(pulse),
+        }
+    }
+
+    /// A request has begun.
+    pub(crate) fn request_begins(&self) {
+        self.open_requests.set(self.open_requests.get() + 1);
+        self.pulse.activity.store(BUSY, Ordering::Relaxed);
+    }
+
+    /// A request's answer is over.
+    pub(crate) fn request_ends(&self) {
+        self.open_requests.set(self.open_requests.get().saturating_sub(1));
+        if self.open_requests.get() == 0 {
+            self.pulse.enter(IDLE);
+        }
+    }
+}
+
+impl Pulse {
+    fn enter(&self, activity: u8) {
+        let since = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(since, Ordering::Relaxed);
+        self.activity.store(activity, Ordering::Relaxed);
+    }
+
+    fn bytes_came(&self) {
+        if self.activity.load(Ordering::Relaxed) == IDLE {
+            self.enter(HEAD);
+        }
+    }
+
+    fn order(&self, order: u8) {
+        self.order.store(order, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+
+    fn sweep(&self, now: Instant, settings: &Settings) {
+        let since = self.accepted + Duration::from_millis(self.since.load(Ordering::Relaxed));
+        let waited = now.saturating_duration_since(since);
+        let over = |limit: Duration| !limit.is_zero() && waited >= limit;
+        match self.activity.load(Ordering::Relaxed) {
+            IDLE if over(settings.downstream_idle) => self.order(CLOSE),
+            HEAD if over(settings.request_head_timeout) => self.order(CLOSE_SLOW),
+            _ => {}
+        }
+    }
+}
+
+/// All client connections of a worker.
+#[derive(Default)]
+pub(crate) struct Clients(RefCell<Vec<Weak<Pulse>>>);
+
+impl Clients {
+    fn add(&self, client: &Rc<Client>) {
+        self.0.borrow_mut().push(Arc::downgrade(&client.pulse));
+    }
+
+    /// Closes what has been idle or slow for too long, forgets what is gone.
+    pub(crate) fn sweep(&self, settings: &Settings) {
+        let now = clock::now();
+        self.0.borrow_mut().retain(|weak| match weak.upgrade() {
+            Some(pulse) => {
+                pulse.sweep(now, settings);
+                true
+            }
+            None => false,
+        });
+    }
+
+    /// Tells every connection to finish what is open.
+    pub(crate) fn drain(&self) {
+        for pulse in self.0.borrow().iter().filter_map(Weak::upgrade) {
+            pulse.order(DRAIN);
+        }
+    }
+}
+
+/// The two kinds of client streams.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, local: SocketAddr) {
+    let (tls, server_name) = match &stream {
+        Stream::Plain(_) => (false, None),
+        Stream::Tls(tls) => (true, tls.get_ref().1.server_name().map(Into::into)),
+    };
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    let client = Rc::new(Client::new(Connection {
+        id,
+        peer,
+        local,
+        server_name,
+        tls,
+    }));
+    worker.clients.add(&client);
+
+    let builder = http_builder(&worker.live.load().settings);
+    let io = TokioIo::new(Watched {
+        stream,
+        pulse: client.pulse.clone(),
+        protocol: Protocol::Unknown,
+    });
+    let (service_worker, service_client) = (worker.clone(), client.clone());
+    let service =
+        service_fn(move |incoming| request::handle(service_worker.clone(), service_client.clone(), incoming));
+    let mut serving = Box::pin(builder.serve_connection_with_upgrades(io, service));
+    loop {
+        tokio::select! {
+            outcome = serving.as_mut() => {
+                if let Err(cause) = outcome {
+                    tracing::debug!(peer = %peer, error = %cause, "client connection ended");
+                }
+                return;
+            }
+            () = client.pulse.wake.notified() => {
+                // An order to close is carried out by the stream itself, on its next read; see `Watched`.
+                if client.pulse.order.load(Ordering::Relaxed) == DRAIN {
+                    serving.as_mut().graceful_shutdown();
+                }
+            }
+        }
+    }
+}
+
+fn http_builder(settings: &Settings) -> auto::Builder<LocalExecutor> {
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http1()
+        .header_read_timeout(None)
+        .max_buf_size(settings.max_request_head.max(8 * 1024))
+        .pipeline_flush(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(settings.http2_max_streams)
+        .initial_stream_window_size(settings.http2_stream_window)
+        .initial_connection_window_size(settings.http2_connection_window)
+        .max_header_list_size(u32::try_from(settings.max_request_head).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Runs h2 streams on the worker's own thread.
+#[derive(Debug, Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, future: F) {
+        drop(task::spawn_local("h2 stream", future));
+    }
+}
+
+/// A client's stream that notes when bytes come and ends when its connection is told to close.
+struct Watched {
+    stream: Stream,
+    pulse: Arc<Pulse>,
+    protocol: Protocol,
+}
+
+/// What the client's first bytes said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Unknown,
+    Http1,
+    /// Its idle connections carry pings: bytes that come are no request head.
+    Http2,
+}
+
+impl Watched {
+    fn stream(&mut self) -> Pin<&mut (dyn ReadWrite + Unpin)> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => Pin::new(tcp),
+            Stream::Tls(tls) => Pin::new(tls.as_mut()),
+        }
+    }
+}
+
+trait ReadWrite: AsyncRead + AsyncWrite {}
+impl<T: AsyncRead + AsyncWrite> ReadWrite for T {}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.pulse.order.load(Ordering::Relaxed) {
+            CLOSE => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            CLOSE_SLOW => {
+                // One try: a client that does not read its 408 either is not waited for.
+                let said = self.stream().poll_write(context, SLOW_HEAD);
+                tracing::debug!(told = said.is_ready(), "request head timed out");
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            _ => {}
+        }
+        let before = buffer.filled().len();
+        let outcome = self.stream().poll_read(context, buffer);
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if !came.is_empty() {
+            if self.protocol == Protocol::Unknown {
+                self.protocol = if came.starts_with(b"PRI") {
+                    Protocol::Http2
+                } else {
+                    Protocol::Http1
+                };
+            }
+            if self.protocol == Protocol::Http1 {
+                self.pulse.bytes_came();
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(context, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.stream {
+            Stream::Plain(tcp) => tcp.is_write_vectored(),
+            Stream::Tls(tls) => tls.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The end of the chain: redirect, or send upstream with the route's timers and retries.
+//!
+//! Nothing is retried once a byte of an answer could have gone out: only attempts without a response head are, and
+//! statuses that the route lists.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::header::LOCATION;
+use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
+use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_UPSTREAM_SERVICE_TIME};
+use tollgate_base::{Error, Flag, error};
+use tollgate_body::{Body, Request, Response};
+use tollgate_observe::Record;
+use tollgate_plugin::{Exchange, Host, Link};
+use tollgate_snapshot::Policy;
+use tollgate_snapshot::policy::{Redirect, Retry};
+use tollgate_snapshot::route::{Action, Destination};
+use tollgate_upstream::SendTimers;
+
+use crate::account;
+use crate::normalise::remove_hop_by_hop;
+use crate::rewrite;
+use crate::route::Router;
+
+#[async_trait(?Send)]
+impl Host for Router<'_> {
+    async fn forward(&self, exchange: &mut Exchange, mut request: Request) -> Result<Response, Error> {
+        let Some(route) = self.route() else {
+            return Err(no_route());
+        };
+        if let Action::Redirect(redirect) | Action::RedirectPlain(redirect, _) = &route.action
+            && self.destination().is_none()
+        {
+            return redirected(redirect, &request, self.tls);
+        }
+        let Some(destination) = self.destination() else {
+            return Err(no_destination());
+        };
+        let timers = timers(
+            &route.policy,
+            &mut request,
+            &exchange.record,
+            self.snapshot.settings.connect_timeout,
+        );
+        rewrite::apply(&route.policy, &mut request)?;
+        rewrite::edit(request.headers_mut(), &destination.headers.request);
+        account::capture(&self.snapshot.settings.access_log, &exchange.record, &request);
+
+        let mut response = self
+            .attempt(destination, &route.policy, request, &timers, exchange)
+            .await?;
+        let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        remove_hop_by_hop(response.headers_mut(), upgraded);
+        rewrite::edit(response.headers_mut(), &route.policy.headers.response);
+        rewrite::edit(response.headers_mut(), &destination.headers.response);
+        if self.snapshot.settings.envoy_headers {
+            add_service_time(&exchange.record, &mut response);
+        }
+        Ok(response)
+    }
+
+    fn reroute(&self, exchange: &mut Exchange, request: &Request) -> &[Link] {
+        self.choose(exchange, request)
+    }
+}
+
+impl Router<'_> {
+    /// Sends, and sends again while the policy and the request allow it.
+    async fn attempt(
+        &self,
+        destination: &Destination,
+        policy: &Policy,
+        request: Request,
+        timers: &SendTimers,
+        exchange: &mut Exchange,
+    ) -> Result<Response, Error> {
+        let mut clusters = destination.cluster.iter().chain(&destination.fallbacks);
+        let Some(mut cluster) = clusters.next() else {
+            return Err(no_cluster());
+        };
+        let record = &exchange.record;
+        let mut left = policy.retry.attempts;
+        let mut current = request;
+        loop {
+            let may_repeat = policy.retry.attempts > 0 || !destination.fallbacks.is_empty();
+            let again = if may_repeat { replay(&current) } else { None };
+            let method = current.method().clone();
+            let outcome = self.worker.upstreams.send(cluster, current, timers, record).await;
+            let Some(copy) = again else { return outcome };
+            current = copy;
+            if outcome
+                .as_ref()
+                .is_err_and(|failure| failure.flag() == Some(Flag::NoHealthyUpstream))
+                && let Some(fallback) = clusters.next()
+            {
+                cluster = fallback;
+                continue;
+            }
+            if !should_retry(&policy.retry, &method, &outcome) {
+                return outcome;
+            }
+            if left == 0 {
+                record.flag(Flag::RetriesExhausted);
+                return outcome;
+            }
+            left -= 1;
+        }
+    }
+}
+
+/// A copy to send again; `None` when the body is not at hand as a whole.
+fn replay(request: &Request) -> Option<Request> {
+    let body = match request.body().as_bytes() {
+        Some(bytes) => Body::bytes(bytes.clone()),
+        None if request.body().is_end_stream() => Body::empty(),
+        None => return None,
+    };
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.version_mut() = request.version();
+    Some(copy)
+}
+
+fn should_retry(retry: &Retry, method: &Method, outcome: &Result<Response, Error>) -> bool {
+    let may_repeat = retry.non_idempotent || method.is_idempotent();
+    match outcome {
+        Ok(response) => {
+            let status = response.status();
+            may_repeat && (retry.statuses.contains(&status) || (retry.on_5xx && status.is_server_error()))
+        }
+        Err(failure) => match failure.retry() {
+            error::Retry::Unsent => true,
+            error::Retry::Idempotent => may_repeat,
+            error::Retry::No => false,
+        },
+    }
+}
+
+/// The route's timers for one request; `ai-proxy` may ask for a shorter wait for the first byte.
+fn timers(policy: &Policy, request: &mut Request, record: &Record, connect_default: Duration) -> SendTimers {
+    let configured = &policy.timers;
+    let asked = request
+        .headers_mut()
+        .remove(X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS);
+    let asked_first_byte = asked
+        .and_then(|value| value.to_str().ok().and_then(|text| text.parse::<u64>().ok()))
+        .filter(|milliseconds| *milliseconds > 0)
+        .map(Duration::from_millis);
+    let response_head = [configured.response_head, policy.retry.per_try, asked_first_byte]
+        .into_iter()
+        .flatten()
+        .min();
+    SendTimers {
+        connect: Some(configured.connect.unwrap_or(connect_default)),
+        response_head,
+        first_event: asked_first_byte.or(configured.first_event),
+        silence: configured.silence,
+        total_deadline: configured.total.map(|limit| record.started + limit),
+    }
+}
+
+fn add_service_time(record: &Record, response: &mut Response) {
+    let (Some(sent), Some(head)) = (
+        record.timings.upstream_started.get(),
+        record.timings.response_head.get(),
+    ) else {
+        return;
+    };
+    let milliseconds = u64::try_from(head.saturating_duration_since(sent).as_millis()).unwrap_or(u64::MAX);
+    response
+        .headers_mut()
+        .insert(X_ENVOY_UPSTREAM_SERVICE_TIME, HeaderValue::from(milliseconds));
+}
+
+fn redirected(redirect: &Redirect, request: &Request, tls: bool) -> Result<Response, Error> {
+    let uri = request.uri();
+    let own_authority = uri.authority().map_or("", |authority| authority.as_str());
+    let scheme = redirect
+        .scheme
+        .as_deref()
+        .unwrap_or(if tls { "https" } else { "http" });
+    let authority = match (&redirect.authority, &redirect.scheme) {
+        (Some(authority), _) => authority,
+        // The port belongs to the scheme that is left behind.
+        (None, Some(_)) => own_authority
+            .rsplit_once(':')
+            .map_or(own_authority, |(host, _)| host),
+        (None, None) => own_authority,
+    };
+    let path = redirect.path.as_deref().unwrap_or(uri.path());
+    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::try_from(format!("{scheme}://{authority}{path}{query}")).map_err(|_| {
+        Error::client(
+            StatusCode::BAD_REQUEST,
+            "invalid_redirect",
+            "the redirect gives no valid location",
+        )
+    })?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = redirect.status;
+    response.headers_mut().insert(LOCATION, location);
+    Ok(response)
+}
+
+fn no_route() -> Error {
+    Error::client(StatusCode::NOT_FOUND, "route_not_found", "").with_flag(Flag::NoRoute)
+}
+
+fn no_destination() -> Error {
+    Error::upstream(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no_healthy_upstream",
+        "no healthy upstream",
+    )
+    .with_flag(Flag::NoHealthyUpstream)
+}
+
+fn no_cluster() -> Error {
+    Error::gateway(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found", "").with_flag(Flag::NoCluster)
+}

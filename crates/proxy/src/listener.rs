@@ -1,0 +1,134 @@
+//! Listening sockets: binding them so that each worker has its own, accepting, the TLS handshake.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tollgate_base::shutdown::Phase;
+use tollgate_base::task;
+
+use crate::connection::{self, Stream};
+use crate::worker::Worker;
+
+/// Connections waiting to be accepted, per socket.
+const BACKLOG: i32 = 4096;
+/// Longest a TLS handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after the process ran out of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Binds `count` sockets to one address; port 0 picks one for all.
+///
+/// # Errors
+/// When the port is in use, also by another process that would share it.
+pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<StdListener>> {
+    // Sharing is between our own workers only: a first bind without it finds a stranger on the port.
+    drop(bind_one(address, false)?);
+    let first = bind_one(address, true)?;
+    let real = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < count {
+        sockets.push(bind_one(real, true)?);
+    }
+    Ok(sockets)
+}
+
+fn bind_one(address: SocketAddr, share: bool) -> io::Result<StdListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(share)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// A socket for one worker.
+pub(crate) struct Listener {
+    pub socket: StdListener,
+    /// TLS towards clients, for the HTTPS listener.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+/// Accepts until the gateway drains.
+pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) -> io::Result<()> {
+    let socket = TcpListener::from_std(listener.socket)?;
+    let acceptor = listener.tls.map(TlsAcceptor::from);
+    let mut shutdown = worker.shutdown.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = socket.accept() => accepted,
+            () = shutdown.reached(Phase::Draining) => return Ok(()),
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&worker, acceptor.clone(), stream, peer),
+            Err(cause) => {
+                tracing::warn!(error = %cause, "accept failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Starts a connection, unless the worker has too many.
+fn admit(worker: &Rc<Worker>, acceptor: Option<TlsAcceptor>, stream: TcpStream, peer: SocketAddr) {
+    if worker.connections.get() >= worker.max_connections {
+        worker.observer.connection_refused(acceptor.is_some());
+        return;
+    }
+    let Ok(local) = stream.local_addr() else { return };
+    if let Err(cause) = stream.set_nodelay(true) {
+        tracing::debug!(error = %cause, "cannot set TCP_NODELAY");
+    }
+    let owner = worker.clone();
+    drop(task::spawn_local("client connection", async move {
+        let open = OpenConnection::new(owner.clone(), acceptor.is_some());
+        if let Some(stream) = handshake(acceptor, stream).await {
+            connection::serve(owner, stream, peer, local).await;
+        }
+        drop(open);
+    }));
+}
+
+async fn handshake(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Option<Stream> {
+    let Some(acceptor) = acceptor else {
+        return Some(Stream::Plain(stream));
+    };
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+        Ok(Ok(tls)) => Some(Stream::Tls(Box::new(tls))),
+        Ok(Err(cause)) => {
+            tracing::debug!(error = %cause, "TLS handshake failed");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+/// Counts a connection while it lives.
+struct OpenConnection {
+    worker: Rc<Worker>,
+    tls: bool,
+}
+
+impl OpenConnection {
+    fn new(worker: Rc<Worker>, tls: bool) -> Self {
+        worker.connections.set(worker.connections.get() + 1);
+        worker.observer.connection_opened(tls);
+        Self { worker, tls }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.worker
+            .connections
+            .set(self.worker.connections.get().saturating_sub(1));
+        self.worker.observer.connection_closed(self.tls);
+    }
+}

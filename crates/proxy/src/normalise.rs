@@ -1,0 +1,244 @@
+//! From what the client sent to what the chain works on: one authority, a request id, forwarding headers, no
+//! hop-by-hop headers. Refuses what cannot be routed without guessing.
+
+use std::rc::Rc;
+
+use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
+use hyper::body::Incoming;
+use tollgate_base::clock::Instant;
+use tollgate_base::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID};
+use tollgate_base::{Error, id};
+use tollgate_body::Request;
+use tollgate_observe::Record;
+use tollgate_observe::record::{Connection, Original};
+use tollgate_snapshot::Settings;
+
+use crate::metered::client_body;
+
+/// Longest client-supplied request id that is kept, in bytes.
+const MAX_REQUEST_ID: usize = 128;
+
+/// What the rest of the path works on.
+pub(crate) struct Normalised {
+    pub record: Rc<Record>,
+    pub request: Request,
+    /// Lower case, without port.
+    pub host: Box<str>,
+    /// The client's side of a protocol upgrade it asked for.
+    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
+    /// Why the request cannot be served at all.
+    pub refusal: Option<Error>,
+}
+
+/// Brings a request into shape; never fails, so that even a refused request is accounted for.
+pub(crate) fn normalise(
+    connection: &Rc<Connection>,
+    settings: &Settings,
+    started: Instant,
+    mut incoming: hyper::Request<Incoming>,
+) -> Normalised {
+    let upgrade = wants_upgrade(&incoming).then(|| hyper::upgrade::on(&mut incoming));
+    let (mut head, body) = incoming.into_parts();
+    let (authority, authority_refusal) = authority_of(&head.uri, &head.headers, head.version);
+    let path = head
+        .uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let refusal = authority_refusal.or_else(|| target_error(&head.method, path.as_str()));
+
+    let request_id = take_request_id(&mut head.headers);
+    let original = Original {
+        method: head.method.clone(),
+        authority: authority.as_str().into(),
+        path: path.clone(),
+        version: head.version,
+    };
+    remove_hop_by_hop(&mut head.headers, upgrade.is_some());
+    add_forwarding(&mut head.headers, connection, settings);
+    head.headers.remove(HOST);
+    head.headers.insert(X_REQUEST_ID, request_id.clone());
+
+    let host = host_of(authority.as_str());
+    head.uri = join_uri(connection.tls, authority, path);
+    let record = Rc::new(Record::new(connection.clone(), original, request_id, started));
+    let body = client_body(body, &record);
+    Normalised {
+        record,
+        request: Request::from_parts(head, body),
+        host,
+        upgrade,
+        refusal,
+    }
+}
+
+fn wants_upgrade(request: &hyper::Request<Incoming>) -> bool {
+    request.version() == Version::HTTP_11
+        && request.headers().contains_key(UPGRADE)
+        && has_token(request.headers(), &CONNECTION, "upgrade")
+        // An upgrade to h2c would let a client talk past the chain.
+        && !has_token(request.headers(), &UPGRADE, "h2c")
+}
+
+fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
+    let values = headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values
+        .flat_map(|value| value.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+}
+
+fn authority_of(uri: &Uri, headers: &HeaderMap, version: Version) -> (Authority, Option<Error>) {
+    let nobody = Authority::from_static("-");
+    let refuse = |text: &'static str| {
+        let error = Error::client(StatusCode::BAD_REQUEST, "invalid_authority", text);
+        (Authority::from_static("-"), Some(error))
+    };
+    let mut hosts = headers.get_all(HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    if second.is_some() {
+        return refuse("more than one host header");
+    }
+    // An absolute-form target or :authority wins over the header, as RFC 9112 asks.
+    if let Some(authority) = uri.authority() {
+        return match authority.as_str().contains('@') {
+            true => refuse("user information in the authority"),
+            false => (authority.clone(), None),
+        };
+    }
+    match first {
+        Some(value) => match Authority::try_from(value.as_bytes()) {
+            Ok(authority) if !authority.as_str().contains('@') => (authority, None),
+            _ => refuse("invalid host header"),
+        },
+        None if version == Version::HTTP_10 => (nobody, None),
+        None => refuse("missing host header"),
+    }
+}
+
+fn target_error(method: &Method, path: &str) -> Option<Error> {
+    if !path.starts_with('/') && path != "*" {
+        return Some(Error::client(
+            StatusCode::BAD_REQUEST,
+            "invalid_path",
+            "the path does not begin with a slash",
+        ));
+    }
+    if *method == Method::CONNECT {
+        return Some(Error::client(
+            StatusCode::NOT_IMPLEMENTED,
+            "connect_refused",
+            "CONNECT is not served here",
+        ));
+    }
+    None
+}
+
+fn take_request_id(headers: &mut HeaderMap) -> HeaderValue {
+    match headers.get(X_REQUEST_ID) {
+        Some(value) if !value.is_empty() && value.len() <= MAX_REQUEST_ID && value.to_str().is_ok() => {
+            value.clone()
+        }
+        _ => id::request_id(),
+    }
+}
+
+/// Removes what belongs to one connection only (RFC 9110 §7.6.1).
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+    if headers.contains_key(CONNECTION) {
+        let listed: Vec<HeaderName> = headers
+            .get_all(CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|token| HeaderName::try_from(token.trim()).ok())
+            .filter(|name| name != UPGRADE)
+            .collect();
+        for name in listed {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    headers.remove(KEEP_ALIVE);
+    headers.remove(PROXY_CONNECTION);
+    headers.remove(TRANSFER_ENCODING);
+    if headers.get(TE).is_some_and(|value| value != "trailers") {
+        headers.remove(TE);
+    }
+    if keep_upgrade {
+        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    } else {
+        headers.remove(UPGRADE);
+    }
+}
+
+fn add_forwarding(headers: &mut HeaderMap, connection: &Connection, settings: &Settings) {
+    let peer = connection.peer.ip().to_canonical().to_string();
+    let Ok(peer_value) = HeaderValue::from_str(&peer) else {
+        return;
+    };
+    let forwarded = match headers.get(X_FORWARDED_FOR) {
+        Some(earlier) => {
+            let mut list = earlier.as_bytes().to_vec();
+            list.extend_from_slice(b",");
+            list.extend_from_slice(peer.as_bytes());
+            HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer_value.clone())
+        }
+        None => peer_value.clone(),
+    };
+    headers.insert(X_FORWARDED_FOR, forwarded);
+    let scheme = if connection.tls { "https" } else { "http" };
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    if settings.real_ip_header {
+        headers.insert(X_REAL_IP, peer_value);
+    }
+}
+
+/// The host routing compares: lower case, without port.
+#[must_use]
+pub fn host_of(authority: &str) -> Box<str> {
+    let without_port = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !host.ends_with(':') => host,
+        _ => authority,
+    };
+    without_port.to_ascii_lowercase().into()
+}
+
+/// Puts a URI together from parts that are valid each.
+pub(crate) fn join_uri(tls: bool, authority: Authority, path: PathAndQuery) -> Uri {
+    let mut parts = http::uri::Parts::default();
+    parts.scheme = Some(if tls { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(authority);
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_lose_their_port_and_case() {
+        assert_eq!(&*host_of("API.Foo.com:8080"), "api.foo.com");
+        assert_eq!(&*host_of("[::1]:80"), "[::1]");
+        assert_eq!(&*host_of("[::1]"), "[::1]");
+    }
+
+    #[test]
+    fn what_connection_lists_is_removed_too() {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONNECTION, HeaderValue::from_static("close, x-private"));
+        headers.insert("x-private", HeaderValue::from_static("1"));
+        headers.insert("te", HeaderValue::from_static("gzip"));
+        headers.insert("x-kept", HeaderValue::from_static("1"));
+        remove_hop_by_hop(&mut headers, false);
+        assert_eq!(headers.len(), 1);
+        assert!(headers.contains_key("x-kept"));
+    }
+}

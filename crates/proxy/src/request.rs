@@ -1,0 +1,80 @@
+//! The path of a request, to be read aloud.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+
+use futures_util::FutureExt;
+use http::StatusCode;
+use hyper::body::Incoming;
+use tollgate_base::{Error, clock};
+use tollgate_body::{Request, Response};
+use tollgate_plugin::{Exchange, Next};
+
+use crate::account::{Account, Delivery};
+use crate::connection::Client;
+use crate::normalise::normalise;
+use crate::route::Router;
+use crate::worker::Worker;
+use crate::{cors, gate, reply, truncation, upgrade};
+
+/// Serves one request: exactly one answer, exactly one settlement.
+pub(crate) async fn handle(
+    worker: Rc<Worker>,
+    client: Rc<Client>,
+    incoming: hyper::Request<Incoming>,
+) -> Result<hyper::Response<Delivery>, Infallible> {
+    let started = clock::now();
+    let snapshot = worker.live.load();
+    let normal = normalise(&client.connection, &snapshot.settings, started, incoming);
+    let account = Account::open(
+        &worker,
+        &client,
+        &snapshot,
+        normal.record.clone(),
+        &normal.request,
+    );
+
+    let mut exchange = Exchange::new(normal.record, normal.host, snapshot.settings.buffer_limit);
+    let router = Router::new(&worker, &snapshot, client.connection.tls, normal.upgrade);
+    let outcome = match normal.refusal {
+        Some(refusal) => Err(refusal),
+        None => run(&router, &mut exchange, normal.request).await,
+    };
+
+    let mut response = reply::finish(&exchange.record, outcome);
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(upgrade::splice(&router, account, response));
+    }
+    truncation::guard(&exchange.record, &mut response);
+    Ok(account.attach(response))
+}
+
+/// Route, local policies, plugins, upstream.
+async fn run(router: &Router<'_>, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
+    let links = router.choose(exchange, &request);
+    let cors = match cors::begin(router, &request) {
+        cors::Begin::Answer(preflight) => return Ok(preflight),
+        cors::Begin::Continue(cors) => cors,
+    };
+    if let Some(refusal) = gate::check(router, exchange) {
+        return Err(refusal);
+    }
+    let chain = Next::start(links, router).run(exchange, request);
+    let outcome = AssertUnwindSafe(chain)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| Err(panicked()));
+    outcome.map(|mut response| {
+        cors.finish(&mut response);
+        response
+    })
+}
+
+fn panicked() -> Error {
+    Error::gateway(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "plugin_panicked",
+        "internal error",
+    )
+}

@@ -1,0 +1,32 @@
+//! `Worker`: what one data-plane thread owns. Never leaves its thread.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use tollgate_base::Shutdown;
+use tollgate_snapshot::Live;
+use tollgate_upstream::Upstreams;
+
+use crate::connection::Clients;
+use crate::gate::RateBuckets;
+use crate::observer::Observer;
+
+/// One data-plane thread's belongings.
+pub(crate) struct Worker {
+    /// The configuration in force.
+    pub live: Live,
+    /// Pools and balancing.
+    pub upstreams: Upstreams,
+    /// Access log and metrics.
+    pub observer: Observer,
+    /// Token buckets of all workers.
+    pub rates: Arc<RateBuckets>,
+    /// Whether the gateway is going down.
+    pub shutdown: Shutdown,
+    /// Open client connections of this worker.
+    pub connections: Cell<u32>,
+    /// Most of them.
+    pub max_connections: u32,
+    /// Those past their handshake.
+    pub clients: Clients,
+}

@@ -1,0 +1,215 @@
+//! The command line, as `docs/cli.md` lists it. Each flag of `run` is also a variable `TOLLGATE_<NAME>`; the flag wins.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An AI gateway that reads Higress's YAML.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve
+    Run(RunFlags),
+    /// Serve an example against the built-in mock LLM
+    Demo(DemoFlags),
+    /// Read the configuration and print what is wrong with it
+    Check(CheckFlags),
+    /// Serve the mock LLM alone
+    MockLlm(MockFlags),
+    /// List the built-in plugins
+    Plugins(PluginsFlags),
+}
+
+/// Where the configuration comes from and how it is read.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigFlags {
+    /// Directory (or file) of YAML or JSON documents, read recursively and watched; repeatable
+    #[arg(long, value_name = "DIR", env = "TOLLGATE_CONFIG", value_delimiter = ',')]
+    pub config: Vec<PathBuf>,
+    /// The system namespace
+    #[arg(
+        long,
+        value_name = "NS",
+        default_value = "higress-system",
+        env = "TOLLGATE_NAMESPACE"
+    )]
+    pub namespace: String,
+    /// Ingress class to serve; empty serves every Ingress
+    #[arg(long, value_name = "NAME", default_value = "", env = "TOLLGATE_INGRESS_CLASS")]
+    pub ingress_class: String,
+    /// Replace ${NAME} in documents with environment variables
+    #[arg(long, env = "TOLLGATE_ENVSUBST")]
+    pub envsubst: bool,
+}
+
+/// Listeners and limits.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServeFlags {
+    /// Plain HTTP/1.1 and h2c; `off` disables, port 0 picks one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "0.0.0.0:10000",
+        env = "TOLLGATE_HTTP"
+    )]
+    pub http: Listen,
+    /// HTTPS, opened when a certificate is configured
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "0.0.0.0:10443",
+        env = "TOLLGATE_HTTPS"
+    )]
+    pub https: Listen,
+    /// Metrics, health, configuration dump
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:15020",
+        env = "TOLLGATE_ADMIN"
+    )]
+    pub admin: Listen,
+    /// Web console and its API
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:8001",
+        env = "TOLLGATE_CONSOLE"
+    )]
+    pub console: Listen,
+    /// Written state
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "./tollgate-data",
+        env = "TOLLGATE_DATA"
+    )]
+    pub data: PathBuf,
+    /// Data-plane threads; the default is the number of cores
+    #[arg(long, value_name = "N", env = "TOLLGATE_WORKERS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub workers: Option<u16>,
+    /// Client connections per worker; further ones are closed at once
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 50_000,
+        env = "TOLLGATE_MAX_CONNECTIONS"
+    )]
+    pub max_connections: u32,
+    /// Connect elsewhere, keeping name, SNI and certificate check; repeatable
+    #[arg(
+        long,
+        value_name = "HOST:PORT:ADDR[:PORT]",
+        env = "TOLLGATE_RESOLVE",
+        value_delimiter = ','
+    )]
+    pub resolve: Vec<String>,
+    /// Access log: `-` is standard output, `off` none
+    #[arg(long, value_name = "PATH", default_value = "-", env = "TOLLGATE_ACCESS_LOG")]
+    pub access_log: String,
+    /// Level of the program's own log on standard error
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "TOLLGATE_LOG")]
+    pub log: String,
+    /// Seconds that open requests get to finish after SIGTERM
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "TOLLGATE_DRAIN")]
+    pub drain: u64,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunFlags {
+    #[command(flatten)]
+    pub config: ConfigFlags,
+    #[command(flatten)]
+    pub serve: ServeFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DemoFlags {
+    #[command(flatten)]
+    pub serve: ServeFlags,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CheckFlags {
+    #[command(flatten)]
+    pub config: ConfigFlags,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MockFlags {
+    /// Where to listen; port 0 picks one
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:9000",
+        env = "TOLLGATE_MOCK_LISTEN"
+    )]
+    pub listen: SocketAddr,
+    /// Milliseconds between streamed events
+    #[arg(long, value_name = "MS", default_value_t = 20, env = "TOLLGATE_MOCK_PACE")]
+    pub pace: u64,
+    /// Serve TLS with a certificate for this name; repeatable
+    #[arg(long, value_name = "NAME")]
+    pub tls: Vec<String>,
+    /// Write the certificate authority of `--tls` here (for SSL_CERT_FILE)
+    #[arg(long, value_name = "FILE")]
+    pub ca_out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PluginsFlags {
+    /// Machine-readable
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A listening address, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listen(pub Option<SocketAddr>);
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse()
+            .map(|address| Self(Some(address)))
+            .map_err(|_| "expected IP:PORT or `off`".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn listeners() {
+        assert_eq!("off".parse(), Ok(Listen(None)));
+        assert!(
+            "127.0.0.1:0"
+                .parse::<Listen>()
+                .is_ok_and(|listen| listen.0.is_some())
+        );
+        assert!("nowhere".parse::<Listen>().is_err());
+    }
+}

@@ -1,0 +1,311 @@
+//! `tollgate run`: wires configuration, data plane, admin endpoints and signals together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tollgate_base::shutdown::{self, Phase, Trigger};
+use tollgate_base::{Shutdown, task};
+use tollgate_console::admin::{self, Sight};
+use tollgate_control::{Controller, Directory, Status, config_dump};
+use tollgate_proxy::{Observers, Running};
+use tollgate_snapshot::{Live, Snapshot};
+use tollgate_upstream::{Override, Shared};
+
+use crate::diagnostics::say;
+use crate::flags::{ConfigFlags, RunFlags, ServeFlags};
+use crate::signals::{Ask, Signals};
+
+/// How long the last log lines get to be written at the end.
+const LAST_LINES: Duration = Duration::from_secs(2);
+
+pub(crate) fn run(flags: RunFlags) -> Result<ExitCode, String> {
+    let extras = Extras::default();
+    serve_until_stopped(controller_options(&flags.config)?, &flags.serve, extras)
+}
+
+/// What `demo` adds to `run`.
+#[derive(Default)]
+pub(crate) struct Extras {
+    /// PEM certificates believed besides the system's.
+    pub roots: Vec<Vec<u8>>,
+    /// Further `--resolve` entries.
+    pub resolve: Vec<String>,
+    /// Printed once listening, given the HTTP address.
+    pub banner: Option<Box<dyn Fn(SocketAddr) -> String>>,
+}
+
+/// Options of the control loop from the flags.
+pub(crate) fn controller_options(flags: &ConfigFlags) -> Result<tollgate_control::Options, String> {
+    if flags.config.is_empty() {
+        return Err("nothing to serve: give --config DIR".to_owned());
+    }
+    Ok(control_options(
+        flags.config.clone(),
+        flags,
+        flags.envsubst.then(environment),
+    ))
+}
+
+/// Options of the control loop for directories and variables of the caller's choice.
+pub(crate) fn control_options(
+    directories: Vec<PathBuf>,
+    flags: &ConfigFlags,
+    substitute: Option<Substitute>,
+) -> tollgate_control::Options {
+    tollgate_control::Options {
+        directory: Directory::new(directories),
+        namespace: flags.namespace.clone(),
+        substitute,
+        compile: tollgate_compile::Options {
+            system_namespace: flags.namespace.clone(),
+            ingress_class: flags.ingress_class.clone(),
+            ..tollgate_compile::Options::default()
+        },
+    }
+}
+
+/// A look-up of `${NAME}`.
+pub(crate) type Substitute = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command line is where the environment is read"
+)]
+fn environment() -> Substitute {
+    Arc::new(|name| std::env::var(name).ok())
+}
+
+/// Serves until a signal, then drains.
+pub(crate) fn serve_until_stopped(
+    control: tollgate_control::Options,
+    flags: &ServeFlags,
+    extras: Extras,
+) -> Result<ExitCode, String> {
+    start_log(&flags.log)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .map_err(|cause| format!("cannot start the background runtime: {cause}"))?;
+    let outcome = runtime.block_on(async {
+        let gateway = Gateway::start(control, flags, extras).await?;
+        gateway.serve(Duration::from_secs(flags.drain)).await
+    });
+    runtime.shutdown_timeout(LAST_LINES);
+    outcome
+}
+
+fn start_log(level: &str) -> Result<(), String> {
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(level).map_err(|cause| format!("--log {level}: {cause}"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    Ok(())
+}
+
+struct Gateway {
+    controller: Controller,
+    changes: tokio::sync::mpsc::Receiver<()>,
+    status: watch::Receiver<Status>,
+    running: Arc<Running>,
+    observers: Observers,
+    trigger: Trigger,
+}
+
+impl Gateway {
+    async fn start(
+        control: tollgate_control::Options,
+        flags: &ServeFlags,
+        extras: Extras,
+    ) -> Result<Self, String> {
+        let (trigger, shutdown) = shutdown::channel();
+        let observers =
+            Observers::start(&flags.access_log).map_err(|cause| format!("--access-log: {cause}"))?;
+        let live = Live::new(Snapshot::default());
+        let changes = control.directory.watch();
+        let (mut controller, status) = Controller::new(control, live.clone());
+        let first = controller
+            .reload()
+            .map_err(|cause| format!("--config: {cause}"))?;
+        observers.configuration(first.generation, &first.rejected);
+
+        let upstream = upstream(flags, &observers, extras.roots, &extras.resolve)?;
+        let admin = bind(flags.admin.0).await?;
+        let options = tollgate_proxy::Options {
+            http: flags.http.0,
+            https: flags.https.0,
+            workers: flags.workers.map_or_else(default_workers, usize::from),
+            max_connections: flags.max_connections,
+            live: live.clone(),
+            upstream,
+            observers: observers.clone(),
+            shutdown: shutdown.clone(),
+        };
+        let running = Arc::new(tollgate_proxy::start(options).map_err(|cause| cause.to_string())?);
+        announce(&running, admin.as_ref().map(|(_, address)| *address));
+        report(&first);
+        if let (Some(banner), Some(address)) = (extras.banner, running.http()) {
+            say(&banner(address));
+        }
+        if let Some((listener, _)) = admin {
+            let sight = View {
+                live,
+                status: status.clone(),
+                observers: observers.clone(),
+                shutdown: shutdown.clone(),
+            };
+            drop(task::spawn(
+                "admin endpoints",
+                admin::serve(listener, Arc::new(sight), shutdown),
+            ));
+        }
+        Ok(Self {
+            controller,
+            changes,
+            status,
+            running,
+            observers,
+            trigger,
+        })
+    }
+
+    async fn serve(mut self, drain: Duration) -> Result<ExitCode, String> {
+        let mut signals = Signals::new().map_err(|cause| format!("cannot listen for signals: {cause}"))?;
+        loop {
+            tokio::select! {
+                Some(()) = self.changes.recv() => self.reload(),
+                ask = signals.next() => match ask {
+                    Ask::Reload => {
+                        self.observers.reopen();
+                        self.reload();
+                    }
+                    Ask::Stop => break,
+                },
+            }
+        }
+        self.stop(&mut signals, drain).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn reload(&mut self) {
+        match self.controller.reload() {
+            Ok(status) => {
+                tracing::info!(
+                    generation = status.generation,
+                    objects = status.objects,
+                    "configuration reloaded"
+                );
+                report(&status);
+                self.observers.configuration(status.generation, &status.rejected);
+                if let Err(cause) = self.running.published() {
+                    tracing::error!(error = %cause, "a listener could not be opened");
+                }
+            }
+            Err(cause) => {
+                tracing::error!(error = %cause, "the configuration could not be read; the last one stays")
+            }
+        }
+    }
+
+    /// Not ready, no new connections, open requests finish; after `drain` or a second signal they end.
+    async fn stop(self, signals: &mut Signals, drain: Duration) {
+        tracing::info!(generation = self.status.borrow().generation, "draining");
+        self.trigger.advance(Phase::Draining);
+        let running = self.running.clone();
+        let mut workers = tokio::task::spawn_blocking(move || running.join());
+        let finished = tokio::select! {
+            _ = &mut workers => true,
+            () = tokio::time::sleep(drain) => false,
+            _ = signals.next() => false,
+        };
+        self.trigger.advance(Phase::Stopped);
+        if !finished {
+            drop(workers.await);
+        }
+        let observers = self.observers.clone();
+        drop(tokio::task::spawn_blocking(move || observers.close(LAST_LINES)).await);
+    }
+}
+
+fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn upstream(
+    flags: &ServeFlags,
+    observers: &Observers,
+    roots: Vec<Vec<u8>>,
+    more: &[String],
+) -> Result<Shared, String> {
+    let overrides = flags.resolve.iter().chain(more).map(|text| {
+        text.parse::<Override>()
+            .map_err(|cause| format!("--resolve {text}: {cause}"))
+    });
+    let options = tollgate_upstream::Options {
+        overrides: overrides.collect::<Result<_, _>>()?,
+        extra_roots: roots,
+        metrics: observers.metrics().clone(),
+        ..tollgate_upstream::Options::default()
+    };
+    Ok(Shared::new(tokio::runtime::Handle::current(), &options))
+}
+
+async fn bind(address: Option<SocketAddr>) -> Result<Option<(TcpListener, SocketAddr)>, String> {
+    let Some(wanted) = address else { return Ok(None) };
+    let failed = |cause: std::io::Error| format!("cannot listen on {wanted}: {cause}");
+    let listener = TcpListener::bind(wanted).await.map_err(failed)?;
+    let real = listener.local_addr().map_err(failed)?;
+    Ok(Some((listener, real)))
+}
+
+fn announce(running: &Running, admin: Option<SocketAddr>) {
+    let show =
+        |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let (http, https, admin) = (show(running.http()), show(running.https()), show(admin));
+    say(&format!(
+        "tollgate ready http={http} https={https} admin={admin} console=off"
+    ));
+}
+
+fn report(status: &Status) {
+    for diagnostic in status.diagnostics.iter() {
+        say(&diagnostic.to_string());
+    }
+}
+
+/// What the admin endpoints see.
+struct View {
+    live: Live,
+    status: watch::Receiver<Status>,
+    observers: Observers,
+    shutdown: Shutdown,
+}
+
+impl Sight for View {
+    fn metrics(&self) -> String {
+        self.observers.render()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.shutdown.phase() != Phase::Running {
+            return Err("draining".to_owned());
+        }
+        match self.status.borrow().generation {
+            0 => Err("no configuration yet".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn config_dump(&self) -> serde_json::Value {
+        config_dump(&self.live.load(), &self.status.borrow())
+    }
+}
