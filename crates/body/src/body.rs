@@ -139,6 +139,17 @@ impl Body {
         std::mem::take(self)
     }
 
+    /// A copy of what will be sent, when all of it is at hand: bytes, a document with its edits, or nothing at all.
+    #[must_use]
+    pub fn known_bytes(&self) -> Option<Bytes> {
+        match &self.0 {
+            Inner::Empty => Some(Bytes::new()),
+            Inner::Bytes(bytes) => Some(bytes.clone()),
+            Inner::Json(document) => Some(document.to_bytes()),
+            _ => None,
+        }
+    }
+
     /// The bytes when they are all known already.
     #[must_use]
     pub fn as_bytes(&self) -> Option<&Bytes> {

@@ -7,7 +7,10 @@
 pub mod anthropic;
 pub mod api;
 pub mod cleanup;
+pub mod dashscope;
 pub mod dialect;
+#[cfg(test)]
+mod goldens;
 pub mod lenient;
 pub mod openai;
 pub mod path;

@@ -18,6 +18,8 @@ pub struct AnswerPlan {
     pub api: Api,
     /// The model name that went to the vendor.
     pub model: String,
+    /// The request offered tools.
+    pub with_tools: bool,
     /// The client speaks Anthropic and the vendor does not.
     pub claude_client: bool,
     /// Bodies pass: `protocol: original`.
@@ -92,7 +94,7 @@ impl AnswerPlan {
     pub fn stream(&self, provider: &Provider) -> StreamTranslator {
         let wire = provider.wire.as_ref().filter(|_| self.wire_translates(provider));
         StreamTranslator {
-            vendor: wire.map(|wire| wire.stream(self.api, &self.model)),
+            vendor: wire.map(|wire| wire.stream(self.api, &self.model, self.with_tools)),
             edit: provider.row.chunk_edit,
             promote: self.promotes(provider).then(PromoteStream::default),
             client: self.claude_client.then(ClientStream::new),

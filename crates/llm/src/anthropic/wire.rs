@@ -71,7 +71,7 @@ impl Wire for Anthropic {
         answer_from_vendor(answer, model)
     }
 
-    fn stream(&self, _api: Api, model: &str) -> Box<dyn VendorStream> {
+    fn stream(&self, _api: Api, model: &str, _with_tools: bool) -> Box<dyn VendorStream> {
         Box::new(AnthropicStream::new(model))
     }
 }

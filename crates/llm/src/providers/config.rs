@@ -336,6 +336,12 @@ fn check_context(fields: Fields<'_>) -> Result<(), ConfigError> {
     if context.count("servicePort") == 0 {
         return fault("servicePort", "missing servicePort in context config");
     }
+    for name in ["qwenFileIds", "moonshotFileId"] {
+        if fields.get(name).is_some() {
+            let text = format!("{name} and context cannot be configured at the same time");
+            return Err(ConfigError::new(name, text));
+        }
+    }
     Err(ConfigError::new("context", "a context file is not supported yet"))
 }
 

@@ -56,13 +56,20 @@ impl Provider {
             }
             _ => {}
         }
-        if !self.provider_base_path.is_empty() && !upstream.starts_with(&self.provider_base_path) {
-            upstream.insert_str(0, &self.provider_base_path);
-        }
+        upstream = self.with_base_path(&upstream);
         if !upstream.starts_with('/') {
             upstream.insert(0, '/');
         }
         upstream
+    }
+
+    /// A path with `providerBasePath` in front, once.
+    #[must_use]
+    pub fn with_base_path(&self, upstream: &str) -> String {
+        if upstream.starts_with(&self.provider_base_path) {
+            return upstream.to_owned();
+        }
+        format!("{}{upstream}", self.provider_base_path)
     }
 
     fn vendor_path(&self, api: Option<Api>, client_path: &str, stripped: &str) -> String {

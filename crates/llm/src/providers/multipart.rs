@@ -43,6 +43,7 @@ impl Provider {
             requested_model: asked.clone(),
             model: model.clone(),
             stream: false,
+            with_tools: false,
         };
         if model == asked {
             return Ok((form, facts));

@@ -28,6 +28,8 @@ pub struct BodyFacts {
     pub model: String,
     /// The client wants a stream.
     pub stream: bool,
+    /// The request offers tools.
+    pub with_tools: bool,
 }
 
 /// What a body needs besides itself.
@@ -81,6 +83,9 @@ impl Provider {
             requested_model: text_member(document, "model"),
             model: String::new(),
             stream: document.get_bool("stream") == Some(true),
+            with_tools: document
+                .raw("tools")
+                .is_some_and(|tools| !matches!(tools, "null" | "[]")),
         };
         self.apply_settings(document)?;
         if self.protocol == Protocol::Original {

@@ -5,6 +5,7 @@
 use tollgate_base::ConfigError;
 
 use crate::anthropic::Anthropic;
+use crate::dashscope::DashScope;
 use crate::lenient::Fields;
 use crate::path;
 
@@ -172,7 +173,12 @@ pub(super) fn qwen(fields: Fields<'_>, provider: &mut Provider) -> Result<(), Co
     }
     replace_capabilities(provider, table::QWEN_NATIVE);
     provider.path = PathRule::Capability;
-    Err(not_supported("qwen with qwenEnableCompatible: false"))
+    provider.wire = Some(Box::new(DashScope {
+        enable_search: fields.flag("qwenEnableSearch", false),
+        file_ids: fields.texts("qwenFileIds"),
+        reasoning: provider.reasoning_mode,
+    }));
+    Ok(())
 }
 
 fn replace_capabilities(provider: &mut Provider, capabilities: Capabilities) {

@@ -31,8 +31,8 @@ pub trait Wire: Send + Sync + std::fmt::Debug {
     /// A text for the client: the answer is no JSON, or an error in a 200.
     fn answer(&self, api: Api, model: &str, answer: &[u8]) -> Result<Value, String>;
 
-    /// A translator for one streamed answer.
-    fn stream(&self, api: Api, model: &str) -> Box<dyn VendorStream>;
+    /// A translator for one streamed answer. `model` is the mapped model, `with_tools` says that the request had some.
+    fn stream(&self, api: Api, model: &str, with_tools: bool) -> Box<dyn VendorStream>;
 }
 
 /// What a wire may change besides the body.

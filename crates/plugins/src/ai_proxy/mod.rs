@@ -5,7 +5,6 @@
 
 mod answer;
 mod config;
-mod first_byte;
 mod reply;
 mod request;
 mod tokens;
@@ -103,7 +102,7 @@ impl Active {
             .then(|| prepared.spare())
             .flatten();
         let (answerable, request) = prepared.take();
-        let response = first_byte::send(exchange, request, next, answerable.first_byte).await?;
+        let response = next.run(exchange, request).await?;
         let answerable = answerable.of_upstream(exchange.record.attempts.get() > attempts_before);
         if !answerable.from_upstream || self.tokens.settle(choice.index, response.status()) {
             return Ok((answerable, response));
@@ -111,7 +110,7 @@ impl Active {
         let Some(spare) = &spare else {
             return Ok((answerable, response));
         };
-        let again = self.try_other_tokens(exchange, spare, choice, response.status(), next, &answerable);
+        let again = self.try_other_tokens(exchange, spare, choice, response.status(), next);
         Ok(match again.await {
             Some(better) => (answerable, better),
             None => (answerable, response),
@@ -126,13 +125,12 @@ impl Active {
         choice: tokens::Choice,
         status: http::StatusCode,
         next: Next<'_>,
-        answerable: &request::Answerable,
     ) -> Option<Response> {
         let mut retries = self.tokens.retries(choice, status);
         while let Some((index, limit)) = retries.next_token() {
             let request = spare.with_token(&self.provider, self.tokens.token(index))?;
-            let attempt = first_byte::send(exchange, request, next, answerable.first_byte);
-            let Ok(Ok(response)) = tokio::time::timeout(limit, attempt).await else {
+            let attempt = tokio::time::timeout(limit, next.run(exchange, request));
+            let Ok(Ok(response)) = attempt.await else {
                 continue;
             };
             if self.tokens.settle(index, response.status()) {

@@ -7,7 +7,10 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Uri, request};
 use http_body::Body as _;
-use tollgate_base::{Error, headers};
+use tollgate_base::Error;
+use tollgate_base::headers::{
+    X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
+};
 use tollgate_body::{Body, JsonBodyError, Request};
 use tollgate_llm::openai::RequestFault;
 use tollgate_llm::providers::config::Protocol;
@@ -126,8 +129,6 @@ pub(super) struct Refusal {
 pub(super) struct Prepared {
     answerable: Answerable,
     request: Request,
-    /// Whether the body is at hand to be sent again.
-    repeatable: bool,
 }
 
 /// What the answer needs to know of the request.
@@ -135,8 +136,6 @@ pub(super) struct Prepared {
 pub(super) struct Answerable {
     /// What has to be done to a 200; `None` leaves every answer alone.
     pub(super) plan: Option<AnswerPlan>,
-    /// `firstByteTimeout`, where it applies.
-    pub(super) first_byte: Option<std::time::Duration>,
     /// The answer came from the vendor, not from a plugin between here and there.
     pub(super) from_upstream: bool,
 }
@@ -162,20 +161,13 @@ impl Prepared {
 
     /// A copy, if the body is at hand.
     pub(super) fn spare(&self) -> Option<Spare> {
-        if !self.repeatable {
-            return None;
-        }
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.request.method().clone();
         parts.uri = self.request.uri().clone();
         parts.version = self.request.version();
         parts.headers = self.request.headers().clone();
         parts.extensions = self.request.extensions().clone();
-        let known = self.request.body();
-        let body = match known.as_json() {
-            Some(document) => document.to_bytes(),
-            None => known.as_bytes().cloned().unwrap_or_default(),
-        };
+        let body = self.request.body().known_bytes()?;
         Some(Spare { parts, body })
     }
 }
@@ -222,11 +214,10 @@ pub(super) async fn prepare(
     if facts.is_some() {
         parts.headers.remove(CONTENT_LENGTH);
     }
-    let repeatable = facts.is_some() || body.is_end_stream();
+    set_first_byte_timeout(provider, &plan, facts.as_ref(), &mut parts.headers);
     Ok(Ok(Prepared {
         answerable: answerable(provider, &plan, facts.unwrap_or_default()),
         request: Request::from_parts(parts, body),
-        repeatable,
     }))
 }
 
@@ -271,15 +262,15 @@ fn set_target(
 ) -> Result<(), RequestFault> {
     let fault =
         |cause: &dyn std::fmt::Display| RequestFault::BadRequest(format!("invalid upstream path: {cause}"));
-    parts.headers.remove(headers::X_ENVOY_ORIGINAL_HOST);
-    parts.headers.remove(headers::X_ENVOY_ORIGINAL_PATH);
+    parts.headers.remove(X_ENVOY_ORIGINAL_HOST);
+    parts.headers.remove(X_ENVOY_ORIGINAL_PATH);
     let client_path = parts.uri.path_and_query().cloned();
     let client_authority = authority_of(parts);
     let mut target = std::mem::take(&mut parts.uri).into_parts();
     let new_path = PathAndQuery::try_from(upstream_path).map_err(|cause| fault(&cause))?;
     if let Some(old) = client_path.filter(|old| *old != new_path) {
         let original = HeaderValue::from_str(old.as_str()).map_err(|cause| fault(&cause))?;
-        parts.headers.insert(headers::X_ENVOY_ORIGINAL_PATH, original);
+        parts.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
     }
     target.path_and_query = Some(new_path);
     if let Some(host) = provider.provider_domain.as_ref().or(provider.host.as_ref()) {
@@ -290,7 +281,7 @@ fn set_target(
             let original = client_authority.and_then(|old| HeaderValue::try_from(old).ok());
             parts
                 .headers
-                .extend(original.map(|value| (headers::X_ENVOY_ORIGINAL_HOST, value)));
+                .extend(original.map(|value| (X_ENVOY_ORIGINAL_HOST, value)));
         }
         if parts.headers.contains_key(HOST) {
             let value = HeaderValue::from_str(host.as_str()).map_err(|cause| fault(&cause))?;
@@ -310,18 +301,34 @@ fn authority_of(parts: &request::Parts) -> Option<String> {
     named.or_else(host).map(str::to_owned)
 }
 
+/// The plan for the answer.
 fn answerable(provider: &Provider, plan: &Plan, facts: BodyFacts) -> Answerable {
-    let original = provider.protocol == Protocol::Original;
-    let streams = facts.stream && plan.api.is_some_and(Api::streams);
-    let watched = streams || provider.row.body == BodyRule::SettingsOnly;
     Answerable {
         plan: plan.api.map(|api| AnswerPlan {
             api,
             model: facts.model,
+            with_tools: facts.with_tools,
             claude_client: plan.claude_client,
-            original,
+            original: provider.protocol == Protocol::Original,
         }),
-        first_byte: provider.first_byte_timeout.filter(|_| watched),
         from_upstream: true,
+    }
+}
+
+/// `firstByteTimeout`: a header that the end of the chain understands and removes (spec §10.6). A client may not set it.
+fn set_first_byte_timeout(
+    provider: &Provider,
+    plan: &Plan,
+    facts: Option<&BodyFacts>,
+    headers: &mut HeaderMap,
+) {
+    headers.remove(X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS);
+    let Some(limit) = provider.first_byte_timeout else {
+        return;
+    };
+    let streams = facts.is_some_and(|facts| facts.stream) && plan.api.is_some_and(Api::streams);
+    if streams || provider.row.body == BodyRule::SettingsOnly {
+        let milliseconds = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        headers.insert(X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, milliseconds.into());
     }
 }

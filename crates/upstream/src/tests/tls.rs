@@ -11,10 +11,9 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tollgate_base::{Error, Flag, Retry};
 use tollgate_body::Response;
 use tollgate_snapshot::cluster::{ClientCertificate, Verification};
@@ -32,10 +31,10 @@ pub(crate) fn unverified() -> ClusterTls {
 }
 
 /// A certificate authority of our own.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    fn new() -> Self {
         Self::named("authority")
     }
 
@@ -51,7 +50,7 @@ impl Authority {
     }
 
     /// Chain and key for `name`, in PEM.
-    pub(crate) fn issue(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+    fn issue(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         edit(&mut params);
@@ -62,46 +61,19 @@ impl Authority {
 
 /// What the server saw of a handshake: SNI, ALPN, whether a client certificate came.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) sni: Option<String>,
-    pub(crate) alpn: Option<String>,
+struct Seen {
+    sni: Option<String>,
+    alpn: Option<String>,
     client_certificate: bool,
 }
 
-pub(crate) struct TlsServer {
-    pub(crate) address: SocketAddr,
-    pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
+struct TlsServer {
+    address: SocketAddr,
+    seen: mpsc::UnboundedReceiver<Seen>,
 }
 
-/// Answers each connection's first request with `ok`, then closes.
-pub(crate) async fn serve(
-    identity: (String, String),
-    clients: Option<&Authority>,
-    alpn: &[&str],
-) -> TlsServer {
-    serve_with(identity, clients, alpn, |mut stream| async move {
-        let mut buffer = [0; 4096];
-        let _ = stream.read(&mut buffer).await;
-        let _ = stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-            .await;
-        // Closed at once: the next request needs a connection, hence a handshake, of its own.
-        let _ = stream.shutdown().await;
-    })
-    .await
-}
-
-/// Runs `script` on each connection after its handshake.
-pub(crate) async fn serve_with<F, W>(
-    (chain, key): (String, String),
-    clients: Option<&Authority>,
-    alpn: &[&str],
-    script: F,
-) -> TlsServer
-where
-    F: Fn(TlsStream<TcpStream>) -> W + 'static,
-    W: Future<Output = ()> + 'static,
-{
+/// Answers each connection's first request with `ok`.
+async fn serve((chain, key): (String, String), clients: Option<&Authority>, alpn: &[&str]) -> TlsServer {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -129,7 +101,7 @@ where
     tollgate_base::task::spawn_local("test server", async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
-            let Ok(stream) = acceptor.accept(tcp).await else {
+            let Ok(mut stream) = acceptor.accept(tcp).await else {
                 continue;
             };
             let session = stream.get_ref().1;
@@ -140,7 +112,14 @@ where
                     .map(|name| String::from_utf8(name.to_vec()).unwrap()),
                 client_certificate: session.peer_certificates().is_some(),
             });
-            tollgate_base::task::spawn_local("test connection", script(stream));
+            let mut buffer = [0; 4096];
+            let _ = stream.read(&mut buffer).await;
+            let _ = stream
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+                .await;
+            let _ = stream.flush().await;
+            // Open until the client is done with it.
+            let _ = stream.read(&mut buffer).await;
         }
     });
     TlsServer { address, seen }

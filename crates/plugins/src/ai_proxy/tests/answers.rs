@@ -249,21 +249,3 @@ async fn thinking_is_promoted_for_every_vendor() {
         json!({"choices": [{"message": {"content": "r"}}]})
     );
 }
-
-#[tokio::test(start_paused = true)]
-async fn the_first_byte_has_its_own_timer() {
-    let provider = plugin(json!({"type": "openai", "firstByteTimeout": 1500}));
-    let mut streaming = question();
-    streaming["stream"] = true.into();
-    let vendor = Vendor::default();
-    vendor.hangs.set(true);
-    let started = clock::now();
-    let error = run_in(&mut exchange(), &provider, &vendor, chat(streaming))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.status().as_u16(), error.reason()),
-        (504, "upstream_first_event_timeout")
-    );
-    assert_eq!(started.elapsed().as_millis(), 1500);
-}

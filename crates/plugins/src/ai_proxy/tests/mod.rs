@@ -5,7 +5,7 @@ mod errors;
 mod requests;
 mod retries;
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -71,8 +71,6 @@ impl Scripted {
 pub(super) struct Vendor {
     answers: RefCell<VecDeque<Scripted>>,
     pub(super) seen: RefCell<Vec<Seen>>,
-    /// Never answers.
-    pub(super) hangs: Cell<bool>,
 }
 
 impl Vendor {
@@ -99,9 +97,6 @@ impl Host for Vendor {
             headers: parts.headers,
             body: bytes,
         });
-        if self.hangs.get() {
-            std::future::pending::<()>().await;
-        }
         let scripted = self.answers.borrow_mut().pop_front();
         let answer = scripted.unwrap_or_else(|| Scripted::json(200, &json!({})));
         let frames = answer.frames.into_iter().map(|frame| match frame {

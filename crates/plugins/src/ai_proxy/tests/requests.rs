@@ -313,3 +313,20 @@ async fn a_rule_chooses_among_the_global_providers() {
         "providers[0].type: unknown provider type: nonsense"
     );
 }
+
+#[tokio::test]
+async fn the_first_byte_has_its_own_timer() {
+    let header = "x-envoy-upstream-rq-first-byte-timeout-ms";
+    let provider = json!({"type": "openai", "firstByteTimeout": "1500"});
+    let streaming = sent(provider.clone(), chat(json!({"model": "m", "stream": true}))).await;
+    assert_eq!(streaming.header(header), Some("1500"));
+    let mut plain = chat(json!({"model": "m"}));
+    plain.headers_mut().insert(header, "1".parse().unwrap());
+    assert_eq!(
+        sent(provider, plain).await.header(header),
+        None,
+        "a client cannot set it"
+    );
+    let generic = json!({"type": "generic", "firstByteTimeout": 1500});
+    assert_eq!(sent(generic, chat(json!({}))).await.header(header), Some("1500"));
+}
