@@ -74,13 +74,7 @@ pub(crate) fn broken(cause: &hyper::Error, record: Option<&Record>) -> Error {
     let detail = chain(cause);
     note(record, detail.clone());
     if cause.is_parse() || is_protocol_error(cause) {
-        return before_headers(
-            StatusCode::BAD_GATEWAY,
-            "upstream_reset_before_response_started{protocol_error}",
-            "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
-        )
-        .with_flag(Flag::UpstreamProtocolError)
-        .with_source(detail);
+        return protocol_error().with_source(detail);
     }
     if let Some(error) = stream_reset(cause) {
         return error.with_source(detail);
@@ -91,6 +85,22 @@ pub(crate) fn broken(cause: &hyper::Error, record: Option<&Record>) -> Error {
         Retry::Idempotent
     };
     termination(retry).with_source(detail)
+}
+
+/// Bytes that are not HTTP/2 where HTTP/2 is configured.
+pub(crate) fn not_http2(record: Option<&Record>) -> Error {
+    let detail = "the upstream does not speak HTTP/2";
+    note(record, detail.to_owned());
+    protocol_error().with_source(detail)
+}
+
+fn protocol_error() -> Error {
+    before_headers(
+        StatusCode::BAD_GATEWAY,
+        "upstream_reset_before_response_started{protocol_error}",
+        "upstream connect error or disconnect/reset before headers. reset reason: protocol error",
+    )
+    .with_flag(Flag::UpstreamProtocolError)
 }
 
 /// The connection was over before anything of the request went out, twice.

@@ -1,10 +1,11 @@
 //! HTTP/2 connections: several requests each, a task each, dials shared by those who wait for one.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use crate::endpoint::{Counted, Lease};
 use crate::failure::{self, DialFailure};
 use crate::http1::{Broken, Driver, Waiting};
 use crate::outgoing::{Outgoing, Sendable};
+use crate::stream::{Arrival, Stream};
 
 /// Receive window of a stream, in bytes: what the upstream may send ahead of a slow client.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -42,55 +44,100 @@ where
     }
 }
 
+/// What hyper says of a connection whose other side has not yet said how many streams it allows.
+const UNTOLD: usize = 1_000_003;
+
+type Connection = http2::Connection<TokioIo<Stream>, Outgoing, OnThisWorker>;
+
 /// An open connection.
 pub(crate) struct Http2 {
     sender: http2::SendRequest<Outgoing>,
     in_flight: Cell<usize>,
-    /// What the other side allows (`SETTINGS_MAX_CONCURRENT_STREAMS`), as of its last frame.
-    allowed: Rc<Cell<usize>>,
+    /// What the other side allows (`SETTINGS_MAX_CONCURRENT_STREAMS`), as far as known.
+    allowed: Cell<usize>,
     idle_since: Cell<Instant>,
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) tls: bool,
+    /// Shared with the task that drives it; asked for what the other side allows. `None` once it has ended.
+    connection: Rc<RefCell<Option<Connection>>>,
+    arrival: Arc<Arrival>,
     _driver: Driver,
 }
 
 impl Http2 {
     /// Speaks HTTP/2 on a fresh stream.
-    pub(crate) async fn open(dialed: Dialed, tls: bool, counted: Counted) -> Result<Rc<Self>, hyper::Error> {
-        let (sender, mut connection) = http2::Builder::new(OnThisWorker)
+    pub(crate) async fn open(
+        mut dialed: Dialed,
+        tls: bool,
+        counted: Counted,
+    ) -> Result<Rc<Self>, hyper::Error> {
+        let arrival = dialed.stream.watch();
+        let (sender, connection) = http2::Builder::new(OnThisWorker)
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(UNTOLD)
             .handshake(TokioIo::new(dialed.stream))
             .await?;
-        let allowed = Rc::new(Cell::new(connection.current_max_send_streams()));
-        let seen = Rc::clone(&allowed);
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        let driven = Rc::clone(&connection);
         let driver = tollgate_base::task::spawn_local("upstream http/2 connection", async move {
-            let ended = poll_fn(|context| {
-                let polled = Pin::new(&mut connection).poll(context);
-                seen.set(connection.current_max_send_streams());
-                polled
+            poll_fn(|context| match driven.borrow_mut().as_mut() {
+                Some(connection) => Pin::new(connection).poll(context).map(drop),
+                None => Poll::Ready(()),
             })
             .await;
-            if let Err(cause) = ended {
-                tracing::debug!(cause = failure::chain(&cause), "upstream connection failed");
-            }
-            drop(counted);
+            // Frees what waits in it to be sent.
+            let over = driven.take();
+            drop((over, counted));
         });
         Ok(Rc::new(Self {
             sender,
             in_flight: Cell::new(0),
-            allowed,
+            allowed: Cell::new(UNTOLD),
             idle_since: Cell::new(clock::now()),
             peer: dialed.peer,
             local: dialed.local,
             tls,
+            connection,
+            arrival,
             _driver: Driver::of(driver),
         }))
     }
 
+    /// How many streams the other side allows now; it may change its mind at any time.
+    fn allowed(&self) -> usize {
+        // Busy only when asked from within a request body that the connection is just polling.
+        if let Ok(driven) = self.connection.try_borrow()
+            && let Some(connection) = driven.as_ref()
+        {
+            self.allowed.set(connection.current_max_send_streams());
+        }
+        self.allowed.get()
+    }
+
+    /// Waits until the other side has said how many streams it allows; `false` when the connection ended before.
+    pub(crate) async fn settled(&self) -> bool {
+        poll_fn(|context| {
+            self.arrival.register(context);
+            if self.allowed() != UNTOLD {
+                return Poll::Ready(true);
+            }
+            if self.arrival.over() {
+                return Poll::Ready(false);
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// Whether it ended on bytes that are not HTTP/2.
+    pub(crate) fn spoke_otherwise(&self) -> bool {
+        self.arrival.over() && self.arrival.something() && self.allowed() == UNTOLD
+    }
+
     pub(crate) fn has_room(&self) -> bool {
-        !self.sender.is_closed() && self.in_flight.get() < self.allowed.get()
+        !self.sender.is_closed() && self.in_flight.get() < self.allowed()
     }
 
     /// Closed, or idle for too long.
@@ -173,27 +220,40 @@ impl<S: Unpin> HttpBody for StreamBody<S> {
 }
 
 /// A dial that several requests wait for.
+///
+/// The first of them gets the connection as soon as it is open; the others when it is known how many it can take.
 #[derive(Default)]
 pub(crate) struct Dialing {
+    early: RefCell<Option<Slot>>,
     outcome: OnceCell<Result<(), DialFailure>>,
-    done: Notify,
+    news: Notify,
 }
 
 impl Dialing {
-    /// Tells everybody; only the first word counts.
-    pub(crate) fn finish(&self, outcome: Result<(), DialFailure>) {
-        let _ = self.outcome.set(outcome);
-        self.done.notify_waiters();
+    /// Gives the open connection to whoever asks first.
+    pub(crate) fn offer(&self, connection: &Rc<Http2>) {
+        self.early.replace(Some(Slot::new(Rc::clone(connection))));
+        self.news.notify_waiters();
     }
 
-    /// Waits for the end of the dial. Success means: look at the endpoint's connections again.
-    pub(crate) async fn wait(&self) -> Result<(), DialFailure> {
+    /// Tells everybody; only the first word counts.
+    pub(crate) fn finish(&self, outcome: Result<(), DialFailure>) {
+        self.early.replace(None);
+        let _ = self.outcome.set(outcome);
+        self.news.notify_waiters();
+    }
+
+    /// Waits for the dial. `None` means: look at the endpoint's connections again.
+    pub(crate) async fn wait(&self) -> Result<Option<Slot>, DialFailure> {
         loop {
-            let notified = self.done.notified();
-            if let Some(outcome) = self.outcome.get() {
-                return outcome.clone();
+            let news = self.news.notified();
+            if let Some(slot) = self.early.take() {
+                return Ok(Some(slot));
             }
-            notified.await;
+            if let Some(outcome) = self.outcome.get() {
+                return outcome.clone().map(|()| None);
+            }
+            news.await;
         }
     }
 }

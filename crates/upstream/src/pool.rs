@@ -27,6 +27,9 @@ const TOO_OLD: Duration = Duration::from_secs(30);
 /// How long that question may hold up a request that has the old answer to fall back on.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// A server that does not speak HTTP/2, or one that closes at once.
+const NO_SETTINGS: &str = "the connection ended before its HTTP/2 settings came";
+
 /// A name among a cluster's endpoints.
 struct Named {
     name: Arc<Name>,
@@ -273,7 +276,9 @@ impl Pool {
             return self.connect_http1(endpoint, offer).await;
         }
         loop {
-            self.dialing(endpoint).wait().await?;
+            if let Some(slot) = self.dialing(endpoint).wait().await? {
+                return Ok(Connected::Http2(slot));
+            }
             if let Some(connected) = self.open_connection(endpoint, upgrade, clock::now()) {
                 return Ok(connected);
             }
@@ -304,7 +309,7 @@ impl Pool {
         endpoint.dialing.replace(Some(Rc::clone(&dialing)));
         let (pool, target, told) = (Rc::clone(self), Rc::clone(endpoint), Rc::clone(&dialing));
         let task = async move {
-            let outcome = pool.connect_http2(&target).await;
+            let outcome = pool.connect_http2(&target, &told).await;
             target.dialing.replace(None);
             told.finish(outcome);
         };
@@ -312,7 +317,7 @@ impl Pool {
         dialing
     }
 
-    async fn connect_http2(&self, endpoint: &Rc<Endpoint>) -> Result<(), DialFailure> {
+    async fn connect_http2(&self, endpoint: &Rc<Endpoint>, dialing: &Dialing) -> Result<(), DialFailure> {
         let attempt = Attempt::new(endpoint);
         let counted = Counted::new(&self.counters);
         let dialed = self.dial(endpoint, Offer::Http2).await?;
@@ -324,6 +329,10 @@ impl Pool {
             let connection = Http2::open(dialed, self.tls.is_some(), counted)
                 .await
                 .map_err(handshake_failed)?;
+            dialing.offer(&connection);
+            if !connection.settled().await {
+                return Err(DialFailure::Failed(NO_SETTINGS.to_owned()));
+            }
             endpoint.add_multiplexed(connection);
         }
         attempt.succeeded();

@@ -3,8 +3,10 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
+use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -14,6 +16,37 @@ use tollgate_observe::metrics::ClusterMetrics;
 pub(crate) struct Stream {
     transport: Transport,
     metrics: Arc<ClusterMetrics>,
+    arrival: Option<Arc<Arrival>>,
+}
+
+/// Tells when something arrives on a stream that somebody else reads.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival {
+    something: AtomicBool,
+    over: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Arrival {
+    /// Wakes the task at the next arrival and at the end.
+    pub(crate) fn register(&self, context: &Context<'_>) {
+        self.waker.register(context.waker());
+    }
+
+    /// Whether any byte came.
+    pub(crate) fn something(&self) -> bool {
+        self.something.load(Ordering::Relaxed)
+    }
+
+    /// Whether nothing more will come.
+    pub(crate) fn over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn note(&self, flag: &AtomicBool) {
+        flag.store(true, Ordering::Relaxed);
+        self.waker.wake();
+    }
 }
 
 /// What is below.
@@ -26,7 +59,15 @@ pub(crate) enum Transport {
 
 impl Stream {
     pub(crate) fn new(transport: Transport, metrics: Arc<ClusterMetrics>) -> Self {
-        Self { transport, metrics }
+        Self {
+            transport,
+            metrics,
+            arrival: None,
+        }
+    }
+
+    pub(crate) fn watch(&mut self) -> Arc<Arrival> {
+        Arc::clone(self.arrival.get_or_insert_default())
     }
 
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -53,7 +94,20 @@ impl AsyncRead for Stream {
         if count > 0 {
             this.metrics.received_bytes.add(count as u64);
         }
+        if let Some(arrival) = &this.arrival
+            && count > 0
+        {
+            arrival.note(&arrival.something);
+        }
         polled
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if let Some(arrival) = &self.arrival {
+            arrival.note(&arrival.over);
+        }
     }
 }
 

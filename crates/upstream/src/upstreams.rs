@@ -380,6 +380,9 @@ impl Attempt<'_> {
         self.note_connection(connection.peer, connection.local);
         let (slot, response) = match connection.exchange(request, waiting).await {
             Ok(response) => (slot, response),
+            Err(Broken::Unsent(_)) if connection.spoke_otherwise() => {
+                return Err(failure::not_http2(self.record));
+            }
             Err(Broken::Unsent(unsent)) => self.fresh_http2(*unsent, waiting, &lease).await?,
             Err(broken) => return Err(broken.into_error(self.record)),
         };

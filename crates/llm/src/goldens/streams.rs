@@ -74,8 +74,7 @@ fn text(events: &[OutEvent]) -> String {
             ),
         })
         .collect();
-    let created = Regex::new(r#""created":\d+"#).unwrap();
-    created
+    CREATED
         .replace_all(&lines.join("\n"), "\"created\":0")
         .into_owned()
 }

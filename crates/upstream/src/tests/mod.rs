@@ -1,7 +1,10 @@
 //! Where bytes go, seen from both ends: `Upstreams` on one side, scripted servers on the other.
 
+mod balance;
 mod dns;
 mod http1;
+mod http2;
 mod support;
 mod timers;
 mod tls;
+mod upgrade;

@@ -11,9 +11,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tollgate_base::{Error, Flag, Retry};
 use tollgate_body::Response;
 use tollgate_snapshot::cluster::{ClientCertificate, Verification};
@@ -31,10 +32,10 @@ pub(crate) fn unverified() -> ClusterTls {
 }
 
 /// A certificate authority of our own.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::named("authority")
     }
 
@@ -50,7 +51,7 @@ impl Authority {
     }
 
     /// Chain and key for `name`, in PEM.
-    fn issue(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> (String, String) {
+    pub(crate) fn issue(&self, name: &str, edit: impl FnOnce(&mut CertificateParams)) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         edit(&mut params);
@@ -61,19 +62,46 @@ impl Authority {
 
 /// What the server saw of a handshake: SNI, ALPN, whether a client certificate came.
 #[derive(Debug, PartialEq, Eq)]
-struct Seen {
-    sni: Option<String>,
-    alpn: Option<String>,
+pub(crate) struct Seen {
+    pub(crate) sni: Option<String>,
+    pub(crate) alpn: Option<String>,
     client_certificate: bool,
 }
 
-struct TlsServer {
-    address: SocketAddr,
-    seen: mpsc::UnboundedReceiver<Seen>,
+pub(crate) struct TlsServer {
+    pub(crate) address: SocketAddr,
+    pub(crate) seen: mpsc::UnboundedReceiver<Seen>,
 }
 
-/// Answers each connection's first request with `ok`.
-async fn serve((chain, key): (String, String), clients: Option<&Authority>, alpn: &[&str]) -> TlsServer {
+/// Answers each connection's first request with `ok`, then closes.
+pub(crate) async fn serve(
+    identity: (String, String),
+    clients: Option<&Authority>,
+    alpn: &[&str],
+) -> TlsServer {
+    serve_with(identity, clients, alpn, |mut stream| async move {
+        let mut buffer = [0; 4096];
+        let _ = stream.read(&mut buffer).await;
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            .await;
+        // Closed at once: the next request needs a connection, hence a handshake, of its own.
+        let _ = stream.shutdown().await;
+    })
+    .await
+}
+
+/// Runs `script` on each connection after its handshake.
+pub(crate) async fn serve_with<F, W>(
+    (chain, key): (String, String),
+    clients: Option<&Authority>,
+    alpn: &[&str],
+    script: F,
+) -> TlsServer
+where
+    F: Fn(TlsStream<TcpStream>) -> W + 'static,
+    W: Future<Output = ()> + 'static,
+{
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -101,7 +129,7 @@ async fn serve((chain, key): (String, String), clients: Option<&Authority>, alpn
     tollgate_base::task::spawn_local("test server", async move {
         loop {
             let (tcp, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(tcp).await else {
+            let Ok(stream) = acceptor.accept(tcp).await else {
                 continue;
             };
             let session = stream.get_ref().1;
@@ -112,14 +140,7 @@ async fn serve((chain, key): (String, String), clients: Option<&Authority>, alpn
                     .map(|name| String::from_utf8(name.to_vec()).unwrap()),
                 client_certificate: session.peer_certificates().is_some(),
             });
-            let mut buffer = [0; 4096];
-            let _ = stream.read(&mut buffer).await;
-            let _ = stream
-                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-                .await;
-            let _ = stream.flush().await;
-            // Open until the client is done with it.
-            let _ = stream.read(&mut buffer).await;
+            tollgate_base::task::spawn_local("test connection", script(stream));
         }
     });
     TlsServer { address, seen }
