@@ -10,12 +10,14 @@ mod annotations;
 mod canary;
 mod clusters;
 mod destinations;
+mod explain;
 mod failed;
 mod hosts;
 mod image;
 mod ingress;
 mod origin;
 mod path;
+mod plugin_cache;
 mod plugins;
 mod registries;
 mod routes;
@@ -28,6 +30,11 @@ mod tls;
 use tollgate_kinds::{Diagnostic, Objects};
 use tollgate_plugins::table::{self, Row};
 use tollgate_snapshot::Snapshot;
+
+pub use explain::{
+    Chosen, ExplainedDestination, ExplainedPlugin, Explanation, TriedHost, TriedRoute, explain,
+};
+pub use plugin_cache::PluginCache;
 
 use destinations::Upstreams;
 use settings::Global;
@@ -45,6 +52,8 @@ pub struct Options {
     pub cluster_domain: String,
     /// Finds a built-in plugin by name. Default: the table of built-in plugins.
     pub builtins: fn(&str) -> Option<&'static Row>,
+    /// Plugins of the generation in force: one whose config has not changed is used again, with its state.
+    pub cache: PluginCache,
 }
 
 impl Default for Options {
@@ -55,6 +64,7 @@ impl Default for Options {
             watch_namespace: None,
             cluster_domain: "cluster.local".to_owned(),
             builtins: table::find,
+            cache: PluginCache::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ use tollgate_plugins::table::{ParseContext, Row};
 
 use crate::failed::Failed;
 use crate::image::{self, Runtime};
+use crate::plugin_cache::Key;
 use crate::rules::{self, Config, Scope};
 use crate::{Input, origin, templates};
 
@@ -133,6 +134,7 @@ pub(crate) fn compile(input: &Input<'_>, diagnostics: &mut Vec<Diagnostic>) -> C
             .compile(),
         );
     }
+    input.options.cache.sweep();
     // Stable: equal places keep the order in which the objects were created.
     plugins.sort_by_key(|plugin| plugin.order);
     Chains { plugins }
@@ -237,13 +239,18 @@ impl<'a> Compiler<'a, '_> {
         rule: Option<&Value>,
         config: &Config<'_>,
     ) -> Option<Arc<dyn Plugin>> {
-        let context = ParseContext::default();
-        let parsed = (builtin?.parse)(global, rule, &context);
+        let row = builtin?;
+        let key = Key::new(self.plugin, row, &config.field, global, rule);
+        let (parsed, warnings) = self.input.options.cache.get_or_parse(key, || {
+            let context = ParseContext::default();
+            let parsed = (row.parse)(global, rule, &context);
+            (parsed, context.take_warnings())
+        });
         let place = |fault: ConfigError| {
             let fault = fault.within(&config.field);
             (fault.field, fault.message)
         };
-        for warning in context.take_warnings() {
+        for warning in warnings {
             let (field, message) = place(warning);
             self.diagnostics.push(self.plugin.warning(&field, message));
         }

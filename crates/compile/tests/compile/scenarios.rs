@@ -1,15 +1,9 @@
 //! Every `testdata/NAME.yaml` is compiled, and its sibling `NAME.expect.yaml` says which route and destination each
 //! request gets, what some clusters look like, and every diagnostic, word for word.
 
-#[expect(
-    clippy::unwrap_used,
-    reason = "a test helper: a broken fixture should stop the test"
-)]
-mod support;
-
 use std::path::Path;
 
-use support::Scenario;
+use crate::support::Scenario;
 
 #[test]
 fn scenarios() {

@@ -79,12 +79,6 @@ impl Scenario {
         if let Some(wanted) = self.expected["settings"].as_str() {
             compare("settings", &describe_settings(&self.snapshot.settings), wanted);
         }
-        for (name, wanted) in self.expected["certificates"].as_object().into_iter().flatten() {
-            let server_name = (name != "-").then_some(name.as_str());
-            let found = self.snapshot.certificates.find(server_name);
-            let found = if found.is_some() { "yes" } else { "no" };
-            compare(name, found, wanted.as_str().unwrap());
-        }
         let found: Vec<String> = self.diagnostics.iter().map(ToString::to_string).collect();
         let wanted: Vec<&str> = self.expected["diagnostics"]
             .as_array()
@@ -100,40 +94,56 @@ impl Scenario {
         failures
     }
 
-    /// `METHOD URL [name: value]…`
-    fn answer(&self, request: &str) -> String {
-        let mut parts = request.split(" | ");
-        let (method, url) = parts.next().unwrap().split_once(' ').unwrap();
-        let uri: Uri = url.parse().unwrap();
-        let method: Method = method.parse().unwrap();
-        let mut headers = HeaderMap::new();
-        for part in parts {
-            let (name, value) = part.split_once(": ").unwrap();
-            let name: HeaderName = name.parse().unwrap();
-            headers.append(name, HeaderValue::from_str(value).unwrap());
-        }
-        let host = uri.host().unwrap().to_ascii_lowercase();
-        let head = RequestHead {
-            host: &host,
-            method: &method,
-            path: uri.path(),
-            query: uri.query(),
-            scheme: uri.scheme_str().unwrap(),
-            authority: uri.authority().unwrap().as_str(),
-            headers: &headers,
-        };
-        match self.snapshot.hosts.find(&head) {
-            Some(route) => describe_route(route, &head),
-            None => "404".to_owned(),
-        }
+    /// The compiled world.
+    pub(crate) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
+
+    fn answer(&self, request: &str) -> String {
+        with_head(request, |head| match self.snapshot.hosts.find(head) {
+            Some(route) => describe_route(route, head),
+            None => "404".to_owned(),
+        })
+    }
+}
+
+/// Calls `use_head` with a request written `METHOD URL | name: value | …`.
+pub(crate) fn with_head<T>(request: &str, use_head: impl FnOnce(&RequestHead<'_>) -> T) -> T {
+    let mut parts = request.split(" | ");
+    let (method, url) = parts.next().unwrap().split_once(' ').unwrap();
+    let uri: Uri = url.parse().unwrap();
+    let method: Method = method.parse().unwrap();
+    let mut headers = HeaderMap::new();
+    for part in parts {
+        let (name, value) = part.split_once(": ").unwrap();
+        let name: HeaderName = name.parse().unwrap();
+        headers.append(name, HeaderValue::from_str(value).unwrap());
+    }
+    let host = uri.host().unwrap().to_ascii_lowercase();
+    let head = RequestHead {
+        host: &host,
+        method: &method,
+        path: uri.path(),
+        query: uri.query(),
+        scheme: uri.scheme_str().unwrap(),
+        authority: uri.authority().unwrap().as_str(),
+        headers: &headers,
+    };
+    use_head(&head)
 }
 
 /// Options of a scenario: `options:` in its expectations.
 fn options(expected: &Value) -> Options {
-    let class = expected["options"]["ingressClass"].as_str().unwrap_or_default();
+    let class = expected["options"]["ingressClass"].as_str();
     Options {
-        ingress_class: class.to_owned(),
+        ingress_class: class.unwrap_or_default().to_owned(),
+        ..fake_options()
+    }
+}
+
+/// Default options with plugins that accept what is not broken.
+pub(crate) fn fake_options() -> Options {
+    Options {
         builtins,
         ..Options::default()
     }

@@ -1,0 +1,9 @@
+//! The compiler from outside: documents in, world and diagnostics out.
+#![expect(clippy::unwrap_used, reason = "a broken fixture should stop the test")]
+
+mod certificates;
+mod explain;
+mod reload;
+mod scenarios;
+mod size;
+mod support;
