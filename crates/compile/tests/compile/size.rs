@@ -20,7 +20,7 @@ fn documents() -> String {
              80}}}}}}}}, {{path: /b, pathType: Exact, backend: {{service: {{name: a, port: {{number: 80}}}}}}}}]}}}}]}}\n---\n"
         )
         .unwrap();
-        write!(rules, "    - {{ingress: [i{index}], config: {{x: {index}}}}}\n").unwrap();
+        writeln!(rules, "    - {{ingress: [i{index}], config: {{x: {index}}}}}").unwrap();
     }
     for name in ["ai-proxy", "key-auth", "ai-statistics"] {
         write!(
