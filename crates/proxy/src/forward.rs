@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
-use http_body::Body as _;
 use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_UPSTREAM_SERVICE_TIME};
 use tollgate_base::{Error, Flag, error};
 use tollgate_body::{Body, Request, Response};
@@ -112,12 +111,7 @@ impl Router<'_> {
 
 /// A copy to send again; `None` when the body is not at hand as a whole.
 fn replay(request: &Request) -> Option<Request> {
-    let body = match request.body().as_bytes() {
-        Some(bytes) => Body::bytes(bytes.clone()),
-        None if request.body().is_end_stream() => Body::empty(),
-        None => return None,
-    };
-    let mut copy = Request::new(body);
+    let mut copy = Request::new(Body::bytes(request.body().known_bytes()?));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();
