@@ -19,3 +19,12 @@ pub use sse::{DEFAULT_EVENT_LIMIT, Decoded, EVENT_LIMIT_NAME, SseDecoder, SseEve
 pub type Request = http::Request<Body>;
 /// An answer on its way to the client.
 pub type Response = http::Response<Body>;
+
+/// Text of bytes that nearly always are text; what is not is replaced.
+fn to_text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    // The check is far quicker than the search for what to replace.
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => String::from_utf8_lossy(bytes),
+    }
+}

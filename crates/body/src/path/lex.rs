@@ -42,13 +42,18 @@ pub(super) fn value_end(text: &[u8], begin: Begin) -> Option<usize> {
 
 /// The position behind the quote that ends a string whose text begins at `from`.
 pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {
-    let mut at = from;
+    // Most strings are keys and words: a call that searches many bytes at once costs more than it saves.
+    let short = text.get(from..)?.iter().take(16);
+    let mut at = match short.clone().position(|byte| matches!(byte, b'"' | b'\\')) {
+        Some(length) => from + length,
+        None => from + short.len(),
+    };
     loop {
-        at += memchr2(b'"', b'\\', text.get(at..)?)?;
-        if text[at] == b'"' {
-            return Some(at + 1);
+        match text.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => at += 2,
+            _ => at += memchr2(b'"', b'\\', &text[at..])?,
         }
-        at += 2;
     }
 }
 
@@ -58,24 +63,45 @@ pub(super) fn nested_end(text: &[u8], from: usize) -> usize {
     let mut depth = 1_usize;
     let mut at = from + 1;
     while let Some(byte) = text.get(at) {
-        match byte {
-            b'"' => {
-                at = string_end(text, at + 1).unwrap_or(text.len());
-                continue;
-            }
-            b'{' | b'[' | b'(' => depth += 1,
-            b'}' | b']' | b')' => {
+        match NESTING[usize::from(*byte)] {
+            Nesting::None => {}
+            Nesting::Open => depth += 1,
+            Nesting::Close => {
                 depth -= 1;
                 if depth == 0 {
                     return at + 1;
                 }
             }
-            _ => {}
+            Nesting::Quote => {
+                at = string_end(text, at + 1).unwrap_or(text.len());
+                continue;
+            }
         }
         at += 1;
     }
     text.len()
 }
+
+#[derive(Clone, Copy)]
+enum Nesting {
+    None,
+    Open,
+    Close,
+    Quote,
+}
+
+/// What a byte does to the depth: looked up, since this is asked of most bytes of a text.
+static NESTING: [Nesting; 256] = {
+    let mut table = [Nesting::None; 256];
+    table[b'{' as usize] = Nesting::Open;
+    table[b'[' as usize] = Nesting::Open;
+    table[b'(' as usize] = Nesting::Open;
+    table[b'}' as usize] = Nesting::Close;
+    table[b']' as usize] = Nesting::Close;
+    table[b')' as usize] = Nesting::Close;
+    table[b'"' as usize] = Nesting::Quote;
+    table
+};
 
 fn number_end(text: &[u8], from: usize) -> usize {
     let is_end = |byte: &u8| *byte <= b' ' || matches!(byte, b',' | b']' | b'}');

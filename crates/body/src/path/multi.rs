@@ -47,7 +47,7 @@ pub(super) fn make<'t, 'p>(text: &'t [u8], path: &'p str, depth: usize) -> Outco
 fn modify<'t, 'p>(text: &'t [u8], path: &'p str) -> Option<(Cow<'t, str>, &'p str)> {
     let (name, argument, behind) = split_modifier(path);
     let change = modifier::find(name)?;
-    let made = match String::from_utf8_lossy(text) {
+    let made = match crate::to_text(text) {
         Cow::Borrowed(text) => change(text, argument),
         Cow::Owned(text) => Cow::Owned(change(&text, argument).into_owned()),
     };

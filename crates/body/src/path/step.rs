@@ -19,12 +19,32 @@ pub(super) struct KeyStep<'p> {
 
 impl<'p> KeyStep<'p> {
     pub(super) fn parse(path: &'p str) -> Self {
-        let mut step = Self {
+        let mut step = Self::plain(path);
+        let is_special = |byte: &u8| matches!(byte, b'.' | b'|' | b'\\' | b'*' | b'?');
+        match path.as_bytes().iter().position(is_special) {
+            None => return step,
+            Some(at) if path.as_bytes()[at] == b'.' && !takes_whole_value(&path[at + 1..]) => {
+                step.name = Cow::Borrowed(&path[..at]);
+                step.rest = Some(&path[at + 1..]);
+                return step;
+            }
+            Some(_) => {}
+        }
+        step.read(path);
+        step
+    }
+
+    fn plain(path: &'p str) -> Self {
+        Self {
             name: Cow::Borrowed(path),
             is_wild: false,
             rest: None,
             pipe: None,
-        };
+        }
+    }
+
+    /// Reads a component with all that it may have.
+    fn read(&mut self, path: &'p str) {
         let mut escaped: Option<String> = None;
         let mut characters = path.char_indices();
         while let Some((at, character)) = characters.next() {
@@ -32,11 +52,11 @@ impl<'p> KeyStep<'p> {
                 '.' | '|' => {
                     let behind = &path[at + 1..];
                     if character == '|' || takes_whole_value(behind) {
-                        step.pipe = Some(behind);
+                        self.pipe = Some(behind);
                     } else {
-                        step.rest = Some(behind);
+                        self.rest = Some(behind);
                     }
-                    step.name = Cow::Borrowed(&path[..at]);
+                    self.name = Cow::Borrowed(&path[..at]);
                     break;
                 }
                 '\\' => {
@@ -44,7 +64,7 @@ impl<'p> KeyStep<'p> {
                     name.extend(characters.next().map(|(_, kept)| kept));
                     continue;
                 }
-                '*' | '?' => step.is_wild = true,
+                '*' | '?' => self.is_wild = true,
                 _ => {}
             }
             if let Some(name) = &mut escaped {
@@ -52,9 +72,8 @@ impl<'p> KeyStep<'p> {
             }
         }
         if let Some(name) = escaped {
-            step.name = Cow::Owned(name);
+            self.name = Cow::Owned(name);
         }
-        step
     }
 
     /// Whether a key, as written between its quotes, is meant.
@@ -62,7 +81,7 @@ impl<'p> KeyStep<'p> {
         if !self.is_wild && !written.contains(&b'\\') {
             return written == self.name.as_bytes();
         }
-        let text = String::from_utf8_lossy(written);
+        let text = crate::to_text(written);
         let key = unescape(&text);
         if self.is_wild {
             pattern::matches(&key, &self.name)

@@ -36,7 +36,7 @@ impl<'a> PathValue<'a> {
     }
 
     pub(super) fn slice(kind: ValueKind, raw: &'a [u8]) -> Self {
-        Self::new(kind, String::from_utf8_lossy(raw))
+        Self::new(kind, crate::to_text(raw))
     }
 
     /// The value a text begins with. Of an object or array everything up to the text's end is taken.

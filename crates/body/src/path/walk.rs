@@ -112,11 +112,8 @@ impl<'t, 'p> Walk<'t, 'p> {
         }
         let mut at = from;
         loop {
-            let Some(length) = self
-                .text
-                .get(at..)
-                .and_then(|rest| memchr::memchr2(b'"', b'}', rest))
-            else {
+            let rest = self.text.get(at..).unwrap_or_default();
+            let Some(length) = rest.iter().position(|byte| matches!(byte, b'"' | b'}')) else {
                 return self.end();
             };
             let quote = at + length;

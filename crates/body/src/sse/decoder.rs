@@ -115,7 +115,13 @@ impl SseDecoder {
                 }
                 continue;
             }
-            let Some(length) = memchr2(b'\n', b'\r', &self.frame[self.position..]) else {
+            let rest = &self.frame[self.position..];
+            let found = if next == b'\n' {
+                Some(0)
+            } else {
+                memchr2(b'\n', b'\r', rest)
+            };
+            let Some(length) = found else {
                 self.line_is_empty = false;
                 self.position = self.frame.len();
                 break;

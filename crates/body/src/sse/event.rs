@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::BYTE_ORDER_MARK;
 use crate::path::{self, PathValue};
+use crate::to_text;
 
 /// One server-sent event, comment block or stray blank line.
 #[derive(Clone)]
@@ -150,8 +151,8 @@ impl SseEvent {
     #[must_use]
     pub fn data(&self) -> Option<Cow<'_, str>> {
         Some(match self.raw_data()? {
-            Cow::Borrowed(data) => String::from_utf8_lossy(data),
-            Cow::Owned(data) => Cow::Owned(String::from_utf8_lossy(&data).into_owned()),
+            Cow::Borrowed(data) => to_text(data),
+            Cow::Owned(data) => Cow::Owned(to_text(&data).into_owned()),
         })
     }
 
@@ -330,7 +331,10 @@ impl<'a> Iterator for Lines<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        let length = memchr2(b'\n', b'\r', self.rest).unwrap_or(self.rest.len());
+        let length = match self.rest[0] {
+            b'\n' | b'\r' => 0,
+            _ => memchr2(b'\n', b'\r', self.rest).unwrap_or(self.rest.len()),
+        };
         let ending_length = match &self.rest[length..] {
             [] => 0,
             [b'\r', b'\n', ..] => 2,
