@@ -16,8 +16,9 @@ pub fn set_raw(json: &str, path: &str, value: &str) -> Result<String, PathError>
     if let Some(steps) = parse_setter_path(path)? {
         return set_in_text(json, &steps, value);
     }
-    if !is_valid(value) {
-        return Err(PathError::new("value: not JSON"));
+    // In a broken text a value found may end elsewhere than where it was read.
+    if !is_valid(json) || !is_valid(value) {
+        return Err(PathError::new("not JSON"));
     }
     let found = walk::find(json.as_bytes(), path, 0);
     let Some(target) = found.value else {

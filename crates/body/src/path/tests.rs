@@ -202,6 +202,12 @@ fn what_sjson_would_break_is_refused_or_kept() {
     // Elements that lie nowhere in the text are not written to; sjson writes over the text's beginning.
     let nested = r#"{"a":[{"b":[{"c":1}]}]}"#;
     assert_eq!(set_raw(nested, "a.#.b.#.c", "9").unwrap(), nested);
+    let below_a_query = r#"{"a":[{"k":1,"b":[{"c":1},{"c":2}]}]}"#;
+    assert_eq!(
+        set_raw(below_a_query, "a.#(k==1).b.#.c", "9").unwrap(),
+        r#"{"a":[{"k":1,"b":[{"c":9},{"c":9}]}]}"#
+    );
+    assert!(set_raw(r#"{"a":[{"b":[1"#, "a.#.b", "9").is_err());
     assert_eq!(set_raw(r#"{"k":1,"k":2}"#, "k", "3").unwrap(), r#"{"k":3}"#);
 }
 

@@ -29,6 +29,14 @@ impl<'t> Found<'t> {
             collected: None,
         }
     }
+
+    /// Counts the places from `start` bytes further in front.
+    fn shift(&mut self, start: usize) {
+        let places = self.collected.iter_mut().flatten();
+        for place in places.chain([&mut self.at]).flatten() {
+            *place += start;
+        }
+    }
 }
 
 /// Follows a path in `text`; `depth` counts the paths that this one lies in.
@@ -298,7 +306,7 @@ impl<'t, 'p> Walk<'t, 'p> {
                     collected: None,
                 },
             };
-            picked.at = picked.at.map(|inside| begin.at + inside);
+            picked.shift(begin.at);
             if !query.all {
                 self.found = picked;
                 return (end, true);
