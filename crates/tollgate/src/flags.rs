@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Demo(DemoFlags),
     /// Read the configuration and print what is wrong with it
     Check(CheckFlags),
+    /// Say which route, plugins and upstream a request gets, and why
+    Explain(ExplainFlags),
     /// Serve the mock LLM alone
     MockLlm(MockFlags),
     /// List the built-in plugins
@@ -144,6 +146,26 @@ pub(crate) struct CheckFlags {
     /// One JSON object a line
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExplainFlags {
+    #[command(flatten)]
+    pub config: ConfigFlags,
+    /// Method
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    pub method: Option<String>,
+    /// Header; repeatable
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub headers: Vec<String>,
+    /// Body; makes the method POST
+    #[arg(short = 'd', long = "data", value_name = "BODY")]
+    pub data: Option<String>,
+    /// One JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// The request's URL
+    pub url: String,
 }
 
 #[derive(Debug, Clone, Args)]

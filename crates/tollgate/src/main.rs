@@ -4,6 +4,7 @@
 mod check;
 mod demo;
 mod diagnostics;
+mod explain;
 mod flags;
 mod gateway;
 mod mock;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         Command::Run(flags) => gateway::run(flags),
         Command::Demo(flags) => demo::run(flags),
         Command::Check(flags) => check::run(&flags),
+        Command::Explain(flags) => explain::run(&flags),
         Command::MockLlm(flags) => mock::run(&flags),
         Command::Plugins(flags) => plugins::run(&flags),
     };
