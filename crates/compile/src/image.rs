@@ -33,6 +33,9 @@ pub(crate) fn names(plugin: &WasmPlugin) -> Vec<&str> {
     let label = plugin.metadata.labels.get(LABEL).map(String::as_str);
     let mut names: Vec<&str> = label.into_iter().collect();
     names.extend(from_url(&plugin.spec.url));
+    // Where no Go variant of its own exists, both builds are the same plugin.
+    let go_variants: Vec<&str> = names.iter().filter_map(|name| name.strip_prefix("go-")).collect();
+    names.extend(go_variants);
     names
 }
 

@@ -9,6 +9,9 @@ use tollgate_kinds::annotations::{AnnotationReader, Prefix};
 
 pub(crate) use tollgate_kinds::annotations::{HIGRESS_PREFIX as HIGRESS, NGINX_PREFIX as NGINX};
 
+/// Longest time limit; more is cut down to it, so that no clock arithmetic can overflow.
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Prefix of our extensions.
 pub(crate) const TOLLGATE: &str = "tollgate.dev/";
 

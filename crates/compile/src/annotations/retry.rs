@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::StatusCode;
 use tollgate_snapshot::policy::Retry;
 
-use super::reader::Reader;
+use super::reader::{LONGEST, Reader};
 use super::{Features, Group, Under};
 
 pub(super) const GROUP: Group = Group {
@@ -40,7 +40,7 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
     }
     if let Some(seconds) = reader.number("proxy-next-upstream-timeout") {
         let seconds = u64::try_from(seconds).unwrap_or(0);
-        retry.per_try = (seconds > 0).then(|| Duration::from_secs(seconds));
+        retry.per_try = (seconds > 0).then(|| Duration::from_secs(seconds).min(LONGEST));
     }
     if let Some(conditions) = reader.text("proxy-next-upstream") {
         read_conditions(reader, &conditions, &mut retry);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tollgate_snapshot::Settings;
 use tollgate_snapshot::policy::Timers;
 
-use super::reader::Reader;
+use super::reader::{LONGEST, Reader};
 use super::{Features, Group, Under};
 
 pub(super) const GROUP: Group = Group {
@@ -39,7 +39,9 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
             reader.note_key("timeout", "must not be negative: ignored");
         }
         // Zero is "not set" here, so that a default for all routes still counts.
-        seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs)
+        seconds
+            .filter(|seconds| *seconds > 0)
+            .map(|seconds| Duration::from_secs(seconds).min(LONGEST))
     });
     features.timers = WrittenTimers {
         connect: reader.tollgate_duration("timeout-connect"),
