@@ -28,6 +28,9 @@ pub struct AnthropicStream {
 #[derive(Debug, PartialEq)]
 enum Progress {
     Running,
+    /// A stop reason came.
+    Finished,
+    /// The last chunk and `[DONE]` were written.
     Stopped,
     Failed,
 }
@@ -115,9 +118,19 @@ impl AnthropicStream {
     }
 }
 
+impl AnthropicStream {
+    fn stop(&mut self, out: &mut Vec<Chunk>) {
+        self.progress = Progress::Stopped;
+        let usage = Usage::of_anthropic(&Value::Object(std::mem::take(&mut self.usage)));
+        let reported = usage.map_or(Value::Null, Usage::to_openai);
+        out.push(self.chunk(json!([]), reported));
+        out.push(Chunk::Done);
+    }
+}
+
 impl VendorStream for AnthropicStream {
     fn event(&mut self, _name: &str, data: &str, out: &mut Vec<Chunk>) {
-        if self.progress != Progress::Running {
+        if matches!(self.progress, Progress::Stopped | Progress::Failed) {
             return;
         }
         let Ok(event) = serde_json::from_str::<Value>(data) else {
@@ -139,15 +152,11 @@ impl VendorStream for AnthropicStream {
             "message_delta" => {
                 self.merge_usage(&event["usage"]);
                 if let Some(reason) = event["delta"]["stop_reason"].as_str() {
+                    self.progress = Progress::Finished;
                     out.push(self.finishing_delta(json!({}), finish_reason(reason).into()));
                 }
             }
-            "message_stop" => {
-                self.progress = Progress::Stopped;
-                let usage = Usage::of_anthropic(&Value::Object(std::mem::take(&mut self.usage)));
-                out.push(self.chunk(json!([]), usage.map_or(Value::Null, |usage| usage.to_openai())));
-                out.push(Chunk::Done);
-            }
+            "message_stop" => self.stop(out),
             "error" => {
                 self.progress = Progress::Failed;
                 let error = &event["error"];
@@ -159,9 +168,13 @@ impl VendorStream for AnthropicStream {
         }
     }
 
-    fn end(&mut self, _out: &mut Vec<Chunk>) -> Ended {
+    fn end(&mut self, out: &mut Vec<Chunk>) -> Ended {
         match self.progress {
             Progress::Running => Ended::Truncated,
+            Progress::Finished => {
+                self.stop(out);
+                Ended::Whole
+            }
             Progress::Stopped | Progress::Failed => Ended::Whole,
         }
     }
@@ -240,6 +253,14 @@ mod tests {
         let (chunks, ended) = run(&[json!({"type": "message_start", "message": {"id": "m"}})]);
         assert_eq!(ended, Ended::Truncated);
         assert_eq!(chunks.len(), 1);
+    }
+
+    #[test]
+    fn a_stop_reason_makes_it_whole() {
+        let stop = json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}});
+        let (chunks, ended) = run(&[stop]);
+        assert_eq!(ended, Ended::Whole);
+        assert_eq!(chunks.last(), Some(&Chunk::Done));
     }
 
     #[test]

@@ -214,8 +214,11 @@ impl VendorStream for DashScopeStream {
         let Ok(event) = serde_json::from_str::<Value>(data) else {
             return;
         };
-        if name == "error" || !event["output"].is_object() {
+        if name == "error" || event["code"].as_str().is_some_and(|code| !code.is_empty()) {
             self.error(&event, out);
+            return;
+        }
+        if !event["output"].is_object() {
             return;
         }
         if self.id.is_null() {
@@ -345,9 +348,10 @@ mod tests {
     #[test]
     fn an_error_is_the_last_word() {
         let error = json!({"code": "Throttling", "message": "slow"});
+        let unknown = json!({"news": true});
         let (out, ended) = run(
             ReasoningMode::PassThrough,
-            &[event(json!({"content": "a"}), "null"), error],
+            &[event(json!({"content": "a"}), "null"), unknown, error],
         );
         assert_eq!(out, [r#"{"content":"a"}"#, "\"Throttling\""]);
         assert_eq!(ended, Ended::Whole);

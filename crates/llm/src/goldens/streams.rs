@@ -116,7 +116,7 @@ fn a_stream_that_stops_anywhere_before_its_end_is_never_whole() {
     for (name, provider, claude_client) in cases() {
         let whole = fs::read_to_string(folder.join(format!("{name}.sse"))).unwrap();
         let says_so = match name {
-            "claude-openai" => "\"type\":\"message_stop\"",
+            "claude-openai" => "\"stop_reason\":\"tool_use\"",
             "openai-claude" => "\"finish_reason\":\"tool_calls\"",
             _ => "\"finish_reason\":\"stop\"",
         };

@@ -114,8 +114,10 @@ struct Translate {
 impl EventMap for Translate {
     fn event(&mut self, event: SseEvent) -> Result<Events, Error> {
         let Some(data) = event.data() else {
-            // A comment keeps connections alive in every dialect.
-            return Ok(std::iter::once(event).collect());
+            // A comment keeps connections alive in every dialect; other fields belong to the vendor's.
+            let is_comment =
+                event.event().is_none() && event.id().is_none() && event.comments().next().is_some();
+            return Ok(is_comment.then_some(event).into_iter().collect());
         };
         let name = event.event().unwrap_or_default();
         if self.translator.leaves_alone(&data) {
