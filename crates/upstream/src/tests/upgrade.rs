@@ -18,7 +18,8 @@ fn websocket() -> Request {
 fn bytes_flow_both_ways_after_the_switch() {
     worker(false, async {
         let server = Server::start(|mut peer, notes| async move {
-            notes.borrow_mut().push(peer.request().await);
+            let request = peer.request().await;
+            notes.borrow_mut().push(request);
             // The first bytes of the new protocol come along with the head.
             peer.say(
                 "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi",
