@@ -60,14 +60,13 @@ pub(crate) fn plan<'a>(input: &Input<'a>, diagnostics: &mut Vec<Diagnostic>) -> 
 }
 
 fn plan_one<'a>(ingress: &'a Ingress, options: &Options, diagnostics: &mut Vec<Diagnostic>) -> Plan<'a> {
-    let (mut features, notes) = annotations::read(&ingress.metadata.annotations);
+    let (features, notes) = annotations::read(&ingress.metadata.annotations);
     for note in notes {
         diagnostics.push(ingress.warning(&annotation_field(&note.key), note.message));
     }
-    if let Some(note) = features.unroutable.take() {
+    if let Some(note) = &features.unroutable {
         let message = format!("{}: the Ingress gets no routes", note.message);
         diagnostics.push(ingress.error(&annotation_field(&note.key), message));
-        features.unroutable = Some(note);
     }
     let mut hosts = Vec::new();
     for (index, rule) in ingress.spec.rules.iter().enumerate() {

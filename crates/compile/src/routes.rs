@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tollgate_kinds::Diagnostic;
 use tollgate_kinds::ingress::IngressBackend;
 use tollgate_plugin::Origin;
-use tollgate_snapshot::policy::{Policy, Redirect};
+use tollgate_snapshot::policy::{Policy, Redirect, Timers};
 use tollgate_snapshot::route::{Action, Matcher, PathMatch};
 
 use crate::Input;
@@ -180,7 +180,8 @@ impl Drafter<'_> {
         })
     }
 
-    /// The route of `spec.defaultBackend` on one host. Its Ingress's policies hold for it, its match conditions do not.
+    /// The route of `spec.defaultBackend`. As in Higress the annotations of its Ingress do not shape it, but those that
+    /// limit who may come and how long an answer may take hold here too.
     pub(crate) fn default_backend(
         &self,
         plan: &Plan<'_>,
@@ -191,25 +192,34 @@ impl Drafter<'_> {
         let branch = self
             .upstreams
             .branch(self.input, plan, backend, field, diagnostics)?;
-        let path = RoutePath::everything();
         Some(Draft {
             name: format!("{}-default", plan.route_name).into(),
             origin: origin::of_field(plan.ingress, field),
             key: String::new(),
             methods_length: 0,
-            policy: self.policy(plan, &path, diagnostics),
-            redirect: plan.features.redirects.always.clone(),
-            redirect_plain: plan.features.redirects.plain.clone(),
-            path,
+            policy: Policy {
+                timers: self.timers(plan),
+                allowed_sources: plan.features.allowed_sources.clone(),
+                ..Policy::default()
+            },
+            redirect: None,
+            redirect_plain: None,
+            path: RoutePath::everything(),
             matcher: anything(PathMatch::Any),
             branch,
             sort: DraftSort::DefaultBackend,
         })
     }
 
+    fn timers(&self, plan: &Plan<'_>) -> Timers {
+        let global = &self.input.global;
+        plan.features
+            .timers
+            .resolve(&global.settings, global.route_timeout)
+    }
+
     fn policy(&self, plan: &Plan<'_>, path: &RoutePath, diagnostics: &mut Vec<Diagnostic>) -> Policy {
         let features = &plan.features;
-        let global = &self.input.global;
         let rewrite = features.rewrite.for_route(path, features.path.ignore_case);
         let rewrite = rewrite.unwrap_or_else(|(key, message)| {
             let warning = plan
@@ -221,7 +231,7 @@ impl Drafter<'_> {
             None
         });
         Policy {
-            timers: features.timers.resolve(&global.settings, global.route_timeout),
+            timers: self.timers(plan),
             retry: features.retry.clone().unwrap_or_default(),
             rewrite,
             upstream_host: features.rewrite.host.clone(),
