@@ -81,7 +81,9 @@ pub fn append_query(mut path: String, query: &str) -> String {
     let Some(pairs) = query.strip_prefix('?') else {
         return path;
     };
-    path.push(if path.contains('?') { '&' } else { '?' });
+    if !path.ends_with('?') {
+        path.push(if path.contains('?') { '&' } else { '?' });
+    }
     path.push_str(pairs);
     path
 }

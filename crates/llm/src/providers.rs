@@ -3,6 +3,7 @@
 //! `table` says what is known of each vendor, `config` compiles one `provider` object against its row, `head` and
 //! `request` make the upstream request, `wire` is the seam for wire formats that are not OpenAI's.
 
+mod azure;
 pub mod config;
 pub mod custom_settings;
 pub mod edits;

@@ -277,12 +277,25 @@ impl ClientStream {
         let text = error["message"]
             .as_str()
             .unwrap_or("the upstream reported an error");
-        push(
-            out,
-            "error",
-            json!({"type": "error", "error": {"type": "api_error", "message": text}}),
-        );
+        let named = json!({"type": error_type(error), "message": text});
+        push(out, "error", json!({"type": "error", "error": named}));
     }
+}
+
+/// Anthropic's name for an OpenAI error, by the words in its type and code.
+fn error_type(error: &Value) -> &'static str {
+    let words = format!("{} {}", error["type"], error["code"]).to_ascii_lowercase();
+    let known = [
+        ("rate_limit", "rate_limit_error"),
+        ("quota", "rate_limit_error"),
+        ("overload", "overloaded_error"),
+        ("invalid_request", "invalid_request_error"),
+        ("auth", "authentication_error"),
+        ("permission", "permission_error"),
+        ("timeout", "timeout_error"),
+    ];
+    let found = known.iter().find(|row| words.contains(row.0));
+    found.map_or("api_error", |row| row.1)
 }
 
 fn push(out: &mut Vec<ClientEvent>, name: &'static str, data: Value) {
@@ -443,6 +456,17 @@ mod tests {
         let (events, ended) = run(&[delta(json!({"content": "x"})), error, finish("stop")], true);
         assert_eq!(events.join("|"), "message_start|start 0 text|delta 0 x|error");
         assert_eq!(ended, Ended::Whole);
+    }
+
+    #[test]
+    fn errors_keep_their_kind() {
+        let kind = |error: Value| error_type(&error);
+        assert_eq!(
+            kind(json!({"type": "requests", "code": "rate_limit_exceeded"})),
+            "rate_limit_error"
+        );
+        assert_eq!(kind(json!({"type": "overloaded_error"})), "overloaded_error");
+        assert_eq!(kind(json!({"type": "server_error", "code": null})), "api_error");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tollgate_body::JsonDocument;
 /// Configs besides each row's plain one.
 fn variants() -> Vec<(String, Value)> {
     let plain = ROWS.iter().filter(|row| row.built).map(|row| {
-        let config = json!({"type": row.name, "ollamaServerHost": "ollama.local", "ollamaServerPort": 11434});
+        let config = json!({"type": row.name, "ollamaServerHost": "ollama.local", "ollamaServerPort": 11434, "azureServiceUrl": "https://r.azure.com?api-version=V"});
         (row.name.to_owned(), config)
     });
     let mut all: Vec<_> = plain.collect();
@@ -74,6 +74,7 @@ fn upstream(config: &Value, request: &Value) -> String {
         headers: &mut headers,
         path: &mut target,
     };
+    let mut model = String::new();
     let body = if provider.refuses(api) {
         "refused: unsupported API name".to_owned()
     } else if !provider.reads_body(api) {
@@ -81,10 +82,16 @@ fn upstream(config: &Value, request: &Value) -> String {
     } else {
         match provider.edit_body(BodyContext { api, claude_client }, &mut document, &mut outgoing) {
             Err(fault) => format!("refused: {}", fault.text()),
-            Ok(_) if document.to_bytes() == sent => "untouched".to_owned(),
-            Ok(_) => String::from_utf8(document.to_bytes().to_vec()).unwrap(),
+            Ok(facts) => {
+                model = facts.model;
+                match document.to_bytes() {
+                    same if same == sent => "untouched".to_owned(),
+                    edited => String::from_utf8(edited.to_vec()).unwrap(),
+                }
+            }
         }
     };
+    let target = provider.with_model(target, &model);
     let host = provider.host.as_ref().map_or("(client's)", |host| host.as_str());
     let mut text = format!("POST {host}{target}\n");
     for (name, value) in &headers {

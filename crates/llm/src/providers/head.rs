@@ -3,6 +3,7 @@
 //! Pure functions of the provider, the client's head and one token; run again with another token for a retry.
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{Api, path};
 
@@ -10,9 +11,18 @@ use super::Provider;
 use super::config::{BasePathHandling, Protocol};
 use super::row::{Auth, PathRule};
 
+/// What a path segment spells out.
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
 /// Headers in which clients send credentials meant for the gateway; no vendor gets to see them.
-const CLIENT_CREDENTIALS: [HeaderName; 5] = [
+const CLIENT_CREDENTIALS: [HeaderName; 7] = [
     AUTHORIZATION,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-goog-api-key"),
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("x-authorization"),
     HeaderName::from_static("x-hi-original-auth"),
@@ -83,11 +93,29 @@ impl Provider {
             PathRule::CapabilityUnlessOriginal if self.protocol == Protocol::OpenAi => {
                 by_capability(capability)
             }
-            PathRule::CapabilityUnlessOriginal | PathRule::Keep => stripped.to_owned(),
+            PathRule::CapabilityWithQuery(query)
+                if self.protocol == Protocol::OpenAi && capability.is_some() =>
+            {
+                path::append_query(by_capability(capability), &format!("?{query}"))
+            }
+            PathRule::FixedUnlessOriginal(fixed) if self.protocol == Protocol::OpenAi => fixed.to_string(),
             PathRule::Fixed(fixed) => fixed.to_string(),
-            PathRule::FixedIfServed(fixed) if capability.is_some() => fixed.to_string(),
-            PathRule::FixedIfServed(_) => stripped.to_owned(),
+            PathRule::CapabilityUnlessOriginal
+            | PathRule::CapabilityWithQuery(_)
+            | PathRule::FixedUnlessOriginal(_)
+            | PathRule::Keep => stripped.to_owned(),
         }
+    }
+
+    /// A path that names the model, once the body has told it; `placeholder` where it has not, as in Higress.
+    #[must_use]
+    pub fn with_model(&self, upstream: String, model: &str) -> String {
+        if !upstream.contains("{model}") {
+            return upstream;
+        }
+        let name = if model.is_empty() { "placeholder" } else { model };
+        let encoded = utf8_percent_encode(name, SEGMENT).to_string();
+        upstream.replace("{model}", &encoded)
     }
 
     /// Replaces the client's credentials by `token` (empty if the provider has none).

@@ -180,7 +180,7 @@ impl Provider {
         let Some(raw) = document.raw("messages") else {
             return Ok(());
         };
-        let has_developer = raw.contains("\"developer\"");
+        let has_developer = !self.row.keeps_developer && raw.contains("\"developer\"");
         if !has_developer && self.cleanup_commands.is_empty() && !self.merge_messages {
             return Ok(());
         }
@@ -191,10 +191,16 @@ impl Provider {
             !self.cleanup_commands.is_empty() && cleanup::forget(&mut messages, &self.cleanup_commands);
         let merged = self.merge_messages && cleanup::merge(&mut messages);
         if forgot || merged {
-            for position in cleanup::developer_positions(&messages.clone()) {
-                messages[position]["role"] = "system".into();
+            if has_developer {
+                let developers: Vec<usize> = cleanup::developer_positions(&messages).collect();
+                for position in developers {
+                    messages[position]["role"] = "system".into();
+                }
             }
             return document.set("messages", messages).map_err(refused_path);
+        }
+        if !has_developer {
+            return Ok(());
         }
         for position in cleanup::developer_positions(&messages) {
             let path = format!("messages.{position}.role");

@@ -30,6 +30,8 @@ pub struct Row {
     pub edited_apis: &'static [Api],
     /// Substrings of a decoded path that name an API under `protocol: original`; empty means the general table.
     pub original_paths: PathSubstrings,
+    /// The `developer` role stays as it is; all other vendors get `system` for it.
+    pub keeps_developer: bool,
     /// Reads the vendor's own fields; returns what is wrong with them.
     pub set_up: SetUp,
     /// A small edit of the body that this vendor needs.
@@ -75,10 +77,13 @@ pub enum PathRule {
     CapabilityUnlessOriginal,
     /// The client's.
     Keep,
+    /// The capability's path, with this query (without `?`) behind the client's; the client's path for other APIs
+    /// and under `protocol: original`.
+    CapabilityWithQuery(Box<str>),
     /// Always this one, for every API; the client's query is dropped.
     Fixed(Box<str>),
-    /// This one for the APIs served, the client's otherwise.
-    FixedIfServed(Box<str>),
+    /// Like `Fixed`, but the client's under `protocol: original`.
+    FixedUnlessOriginal(Box<str>),
 }
 
 /// What becomes of a JSON body for an API outside the capabilities.

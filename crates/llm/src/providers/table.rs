@@ -11,7 +11,7 @@ use crate::api::Api::{
 };
 
 use super::row::{Auth, BodyRule, Capabilities, PathRule, PathSubstrings, Row, Unsupported};
-use super::{edits, set_up};
+use super::{azure, edits, set_up};
 
 /// OpenAI's own path of every API it has.
 const OPENAI_APIS: Capabilities = &[
@@ -164,6 +164,7 @@ const TYPICAL: Row = Row {
     body: BodyRule::Model,
     edited_apis: &[],
     original_paths: &[],
+    keeps_developer: false,
     set_up: |_, _| Ok(()),
     edit: None,
     chunk_edit: None,
@@ -194,7 +195,17 @@ pub static ROWS: &[Row] = &[
         capabilities: CHAT_AND_EMBEDDINGS,
         ..TYPICAL
     },
-    not_built("azure"),
+    Row {
+        name: "azure",
+        auth: Auth::Header("api-key"),
+        token_required: false,
+        capabilities: OPENAI_APIS,
+        unsupported: Unsupported::Pass,
+        edited_apis: OPENAI_EDITED,
+        keeps_developer: true,
+        set_up: azure::set_up,
+        ..TYPICAL
+    },
     Row {
         name: "baichuan",
         host: Some("api.baichuan-ai.com"),

@@ -179,6 +179,11 @@ pub(crate) const FIELDS: &[Field] = &[
         "openai: header that carries the client's own token when apiTokens is empty.",
     ),
     field(
+        "providers[].azureServiceUrl",
+        "string",
+        "azure: URL with api-version; host only, deployment, or whole endpoint. Required.",
+    ),
+    field(
         "providers[].qwenEnableCompatible",
         "boolean",
         "qwen: OpenAI-compatible endpoints (default true) or DashScope's own.",

@@ -207,6 +207,8 @@ pub(super) async fn prepare(
             return Ok(Err(Refusal { dialect, fault }));
         }
     };
+    let model = facts.as_ref().map_or("", |facts| facts.model.as_str());
+    upstream_path = provider.with_model(upstream_path, model);
     if let Err(fault) = set_target(provider, &mut parts, &upstream_path) {
         let dialect = plan.dialect;
         return Ok(Err(Refusal { dialect, fault }));

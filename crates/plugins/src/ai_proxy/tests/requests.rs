@@ -123,12 +123,14 @@ async fn no_vendor_sees_the_clients_credentials() {
         .iter()
         .filter(|row| row.built && row.name != "generic" && row.name != "openai")
     {
-        let provider =
-            json!({"type": row.name, "apiTokens": ["own"], "ollamaServerHost": "o", "ollamaServerPort": 1});
+        let provider = json!({"type": row.name, "apiTokens": ["own"], "ollamaServerHost": "o", "ollamaServerPort": 1,
+            "azureServiceUrl": "https://r.azure.com?api-version=V"});
         let mut request = chat(json!({"model": "m", "messages": messages()}));
         for name in [
             "x-api-key",
             "x-authorization",
+            "api-key",
+            "x-goog-api-key",
             "x-hi-original-auth",
             "x-mse-consumer",
         ] {
