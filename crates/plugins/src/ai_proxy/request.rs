@@ -36,6 +36,8 @@ pub(super) struct Plan {
     /// Path and query that the vendor's path is made from.
     client_path: String,
     body: BodyUse,
+    /// The whole body will be at hand, so that the request can be sent again.
+    pub(super) repeatable: bool,
 }
 
 /// What is done with the request's body.
@@ -73,12 +75,14 @@ impl Plan {
         } else {
             sent.to_owned()
         };
+        let body = api.map_or(BodyUse::Leave, |api| body_use(provider, api, request));
         Self {
             api,
             dialect,
             claude_client,
             client_path,
-            body: api.map_or(BodyUse::Leave, |api| body_use(provider, api, request)),
+            body,
+            repeatable: body != BodyUse::Leave || request.body().is_end_stream(),
         }
     }
 }

@@ -82,7 +82,7 @@ impl TokenPool {
     pub(super) fn choose(&self, plan: &Plan, request_headers: &HeaderMap) -> Choice {
         let count = self.tokens.len();
         if let Some((failover, health)) = &self.health {
-            return choose_healthy(failover, &mut lock(health));
+            return choose_healthy(failover, &mut lock(health), plan.repeatable);
         }
         let consumer = request_headers
             .get(headers::X_MSE_CONSUMER)
@@ -138,7 +138,8 @@ fn lock(health: &Mutex<Vec<Health>>) -> MutexGuard<'_, Vec<Health>> {
     health.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn choose_healthy(failover: &Failover, health: &mut [Health]) -> Choice {
+/// A good token; now and then one that was set aside, if the request can be sent again when that goes wrong.
+fn choose_healthy(failover: &Failover, health: &mut [Health], may_try: bool) -> Choice {
     let now = clock::now();
     let select = |available: bool| -> Vec<usize> {
         let each = health.iter().enumerate();
@@ -148,7 +149,7 @@ fn choose_healthy(failover: &Failover, health: &mut [Health]) -> Choice {
     };
     let (good, aside) = (select(true), select(false));
     let due = aside.iter().copied().find(|index| health[*index].due <= now);
-    if let (Some(index), false) = (due, good.is_empty()) {
+    if let (Some(index), false, true) = (due, good.is_empty(), may_try) {
         health[index].due = now + failover.health_check_interval;
         return Choice {
             index,

@@ -249,3 +249,14 @@ async fn thinking_is_promoted_for_every_vendor() {
         json!({"choices": [{"message": {"content": "r"}}]})
     );
 }
+
+#[tokio::test]
+async fn an_answer_that_is_not_the_vendors_passes() {
+    let local = json!({"cached": true});
+    let vendor = Vendor::answering([Scripted::json(200, &local)]);
+    vendor.is_local.set(true);
+    assert_eq!(
+        json_of(run(&claude(), &vendor, chat(question())).await).await,
+        local
+    );
+}

@@ -5,7 +5,7 @@ mod errors;
 mod requests;
 mod retries;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -71,6 +71,8 @@ impl Scripted {
 pub(super) struct Vendor {
     answers: RefCell<VecDeque<Scripted>>,
     pub(super) seen: RefCell<Vec<Seen>>,
+    /// Plays a plugin that answers in place of the vendor.
+    pub(super) is_local: Cell<bool>,
 }
 
 impl Vendor {
@@ -89,7 +91,9 @@ pub(super) fn cut() -> Error {
 #[async_trait(?Send)]
 impl Host for Vendor {
     async fn forward(&self, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
-        exchange.record.attempts.set(exchange.record.attempts.get() + 1);
+        if !self.is_local.get() {
+            exchange.record.attempts.set(exchange.record.attempts.get() + 1);
+        }
         let (parts, mut body) = request.into_parts();
         let bytes = body.buffer("test", usize::MAX).await?;
         self.seen.borrow_mut().push(Seen {

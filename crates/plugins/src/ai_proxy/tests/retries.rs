@@ -83,29 +83,32 @@ async fn what_is_not_retried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_token_is_set_aside_and_tried_again_without_a_client_noticing() {
+async fn a_failing_token_is_set_aside_tried_unnoticed_and_comes_back() {
     let provider = plugin(json!({"type": "openai", "apiTokens": ["t0", "t1"], "failover": {
         "enabled": true, "failureThreshold": 2, "healthCheckModel": "m", "failoverOnStatus": ["401"]}}));
-    let bad = "Bearer t0";
-    // The vendor refuses t0 whenever it is used.
-    let answer = async |times: usize| {
-        let mut statuses = Vec::new();
+    let answers = async |bad: &'static str, times: usize| {
+        let (mut refused, mut uses_of_t0) = (0, 0);
         for _ in 0..times {
-            let probe = Vendor::default();
-            probe.answers.borrow_mut().extend([failing(401), ok()]);
-            let vendor = KeyedVendor { inner: probe, bad };
-            statuses.push(vendor.run(&provider).await);
+            let vendor = KeyedVendor {
+                inner: Vendor::default(),
+                bad,
+            };
+            refused += usize::from(vendor.run(&provider).await == 401);
+            let seen = tokens_seen(&vendor.inner);
+            uses_of_t0 += seen.iter().filter(|token| *token == "Bearer t0").count();
         }
-        statuses
+        (refused, uses_of_t0)
     };
-    let until_aside = answer(60).await;
+    assert_eq!(answers("Bearer t0", 60).await, (2, 2), "then it is set aside");
+    tokio::time::advance(Duration::from_secs(6)).await;
     assert_eq!(
-        until_aside.iter().filter(|status| **status == 401).count(),
-        2,
-        "then it is set aside"
+        answers("Bearer t0", 20).await,
+        (0, 1),
+        "one trial, whose failure reaches nobody"
     );
     tokio::time::advance(Duration::from_secs(6)).await;
-    assert_eq!(answer(20).await, [200; 20], "the trial's failure reaches nobody");
+    let (refused, uses) = answers("nobody", 60).await;
+    assert!(refused == 0 && uses > 5, "it is back: {uses} uses");
 }
 
 /// Answers 401 to one token and 200 to all others.
