@@ -11,7 +11,7 @@ use crate::openai;
 /// messages. Returns whether one was found.
 pub fn forget(messages: &mut Vec<Value>, commands: &[String]) -> bool {
     let is_command = |message: &Value| {
-        message["role"] == "user" && commands.iter().any(|command| *command == plain_text(message))
+        message["role"] == "user" && commands.iter().any(|command| *command == openai::text(message))
     };
     let Some(last) = messages.iter().rposition(is_command) else {
         return false;
@@ -22,11 +22,6 @@ pub fn forget(messages: &mut Vec<Value>, commands: &[String]) -> bool {
         position > last + 1 || message["role"] == "system"
     });
     true
-}
-
-/// A message's text without line ends between its parts, as a command is compared.
-fn plain_text(message: &Value) -> String {
-    openai::text(message)
 }
 
 /// Joins neighbours of the same role, user or assistant. Returns whether any were.
