@@ -211,8 +211,7 @@ fn http_builder(settings: &Settings) -> auto::Builder<LocalExecutor> {
     builder
         .http1()
         .header_read_timeout(None)
-        .max_buf_size(settings.max_request_head.max(8 * 1024))
-        .pipeline_flush(true);
+        .max_buf_size(settings.max_request_head.max(8 * 1024));
     builder
         .http2()
         .timer(TokioTimer::new())

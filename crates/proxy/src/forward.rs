@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
+use http_body::Body as _;
 use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_UPSTREAM_SERVICE_TIME};
 use tollgate_base::{Error, Flag, error};
 use tollgate_body::{Body, Request, Response};
@@ -19,9 +20,13 @@ use tollgate_snapshot::route::{Action, Destination};
 use tollgate_upstream::SendTimers;
 
 use crate::account;
+use crate::hold;
 use crate::normalise::remove_hop_by_hop;
 use crate::rewrite;
 use crate::route::Router;
+
+/// Largest body, in bytes, that is read before it is sent, so that it can be sent again; Envoy keeps as much.
+const RETRY_BUFFER: usize = 32 * 1024;
 
 #[async_trait(?Send)]
 impl Host for Router<'_> {
@@ -81,12 +86,20 @@ impl Router<'_> {
         };
         let record = &exchange.record;
         let mut left = policy.retry.attempts;
+        let may_repeat = policy.retry.attempts > 0 || !destination.fallbacks.is_empty();
         let mut current = request;
+        if may_repeat && is_small(&current) {
+            current.body_mut().buffer("retry buffer", RETRY_BUFFER).await?;
+        }
         loop {
-            let may_repeat = policy.retry.attempts > 0 || !destination.fallbacks.is_empty();
             let again = if may_repeat { replay(&current) } else { None };
             let method = current.method().clone();
-            let outcome = self.worker.upstreams.send(cluster, current, timers, record).await;
+            let mut outcome = self.worker.upstreams.send(cluster, current, timers, record).await;
+            if timers.first_event.is_some()
+                && let Ok(response) = outcome
+            {
+                outcome = hold::until_begun(response).await;
+            }
             let Some(copy) = again else { return outcome };
             current = copy;
             if outcome
@@ -107,6 +120,14 @@ impl Router<'_> {
             left -= 1;
         }
     }
+}
+
+/// Whether the body announces that it fits what is kept for another attempt.
+fn is_small(request: &Request) -> bool {
+    let body = request.body();
+    let is_at_hand = body.as_bytes().is_some() || body.as_json().is_some();
+    let length = body.size_hint().exact();
+    !is_at_hand && length.is_some_and(|length| length > 0 && length <= RETRY_BUFFER as u64)
 }
 
 /// A copy to send again; `None` when the body is not at hand as a whole.

@@ -14,6 +14,7 @@ mod connection;
 mod cors;
 mod forward;
 mod gate;
+mod hold;
 mod listener;
 mod metered;
 mod normalise;
