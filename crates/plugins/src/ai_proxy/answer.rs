@@ -15,7 +15,7 @@ use tollgate_observe::Record;
 use tollgate_plugin::Exchange;
 
 use super::request::Answerable;
-use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply};
+use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply, whole};
 
 /// Translates the answer where it has to be.
 pub(super) async fn respond(
@@ -35,7 +35,12 @@ pub(super) async fn respond(
     }
     if is_event_stream(&response) {
         if !plan.touches_stream(provider) {
-            return Ok(response);
+            // With `protocol: original` the ends are the vendor's own.
+            return Ok(if plan.original {
+                response
+            } else {
+                whole::watch(plan.api, response)
+            });
         }
         return Ok(translate_stream(exchange, provider, &plan, response));
     }

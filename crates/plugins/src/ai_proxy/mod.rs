@@ -8,6 +8,7 @@ mod config;
 mod reply;
 mod request;
 mod tokens;
+mod whole;
 
 #[cfg(test)]
 mod tests;
