@@ -1,13 +1,27 @@
-//! A plain HTTP/1.1 and h2c client: one connection a request, no retries, no decoding, ends reported as they are.
+//! A plain HTTP/1.1 and h2 client, over TCP or TLS: one connection a request, no retries, no decoding, ends reported as
+//! they are.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
+use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_rustls::TlsConnector;
+
+/// A request's body: whole, or as long as a test makes it.
+pub type RequestBody = BoxBody<Bytes, std::convert::Infallible>;
 
 /// A whole answer.
 #[derive(Debug)]
@@ -134,7 +148,16 @@ impl Opening {
     }
 }
 
-/// Sends a request over a connection of its own; the URI's authority becomes the `host` header.
+/// Which version of HTTP a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2: with prior knowledge over TCP, by ALPN over TLS.
+    Http2,
+}
+
+/// Sends a request over an HTTP/1.1 connection of its own; the URI's authority becomes the `host` header.
 ///
 /// # Errors
 /// When the connection or the exchange fails before a response head.
@@ -142,36 +165,22 @@ pub async fn open(address: SocketAddr, request: Request<Bytes>) -> Result<Openin
     let stream = TcpStream::connect(address)
         .await
         .map_err(|cause| cause.to_string())?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    exchange(stream, Protocol::Http1, whole(request), &address.to_string()).await
+}
+
+/// The same with a body of any kind and either protocol.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_with(
+    address: SocketAddr,
+    protocol: Protocol,
+    request: Request<RequestBody>,
+) -> Result<Opening, String> {
+    let stream = TcpStream::connect(address)
         .await
         .map_err(|cause| cause.to_string())?;
-    let connection = spawn(async move { drop(connection.with_upgrades().await) });
-    let (mut head, body) = request.into_parts();
-    if let Some(authority) = head.uri.authority().cloned() {
-        let path = head
-            .uri
-            .path_and_query()
-            .map_or("/", |path| path.as_str())
-            .to_owned();
-        if !head.headers.contains_key(http::header::HOST) {
-            let host = http::HeaderValue::from_str(authority.as_str()).map_err(|cause| cause.to_string())?;
-            head.headers.insert(http::header::HOST, host);
-        }
-        head.uri = path.parse().map_err(|_| "bad path".to_owned())?;
-    } else if !head.headers.contains_key(http::header::HOST) {
-        let host = http::HeaderValue::from_str(&address.to_string()).map_err(|cause| cause.to_string())?;
-        head.headers.insert(http::header::HOST, host);
-    }
-    let sent = sender
-        .send_request(Request::from_parts(head, Full::new(body)))
-        .await;
-    let (head, body) = sent.map_err(|cause| cause.to_string())?.into_parts();
-    Ok(Opening {
-        status: head.status,
-        headers: head.headers,
-        body,
-        connection,
-    })
+    exchange(stream, protocol, request, &address.to_string()).await
 }
 
 /// Sends a request and reads the whole answer.
@@ -187,24 +196,156 @@ pub async fn send(address: SocketAddr, request: Request<Bytes>) -> Result<Answer
 /// # Errors
 /// When there is no response head.
 pub async fn send_h2c(address: SocketAddr, request: Request<Bytes>) -> Result<Answer, String> {
+    Ok(open_with(address, Protocol::Http2, whole(request))
+        .await?
+        .finish()
+        .await)
+}
+
+/// How a client speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Secure<'a> {
+    /// The certificate authority that is believed, as PEM.
+    pub authority: &'a str,
+    /// The server name that is asked for and that the certificate must carry.
+    pub name: &'a str,
+    /// The one protocol offered in ALPN.
+    pub protocol: Protocol,
+}
+
+/// Sends a request over a TLS connection of its own.
+///
+/// # Errors
+/// When the handshake, the choice of protocol or the exchange fails before a response head.
+pub async fn open_tls(
+    address: SocketAddr,
+    secure: &Secure<'_>,
+    request: Request<Bytes>,
+) -> Result<Opening, String> {
+    let failed = |cause: &dyn std::fmt::Display| format!("tls: {cause}");
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(secure.authority.as_bytes()) {
+        roots
+            .add(certificate.map_err(|cause| failed(&cause))?)
+            .map_err(|cause| failed(&cause))?;
+    }
+    let wanted: &[u8] = match secure.protocol {
+        Protocol::Http1 => b"http/1.1",
+        Protocol::Http2 => b"h2",
+    };
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| failed(&cause))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![wanted.to_vec()];
+    let name = ServerName::try_from(secure.name.to_owned()).map_err(|cause| failed(&cause))?;
     let stream = TcpStream::connect(address)
         .await
         .map_err(|cause| cause.to_string())?;
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|cause| cause.to_string())?;
-    let connection = spawn(async move { drop(connection.await) });
-    let sent = sender.send_request(request.map(Full::new)).await;
-    let (head, body) = sent.map_err(|cause| cause.to_string())?.into_parts();
+    let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
+    let stream = connecting.await.map_err(|cause| failed(&cause))?;
+    if stream.get_ref().1.alpn_protocol() != Some(wanted) {
+        return Err(failed(&"the server did not choose the offered protocol"));
+    }
+    exchange(stream, secure.protocol, whole(request), secure.name).await
+}
+
+fn whole(request: Request<Bytes>) -> Request<RequestBody> {
+    request.map(|body| Full::new(body).boxed())
+}
+
+/// One request on a fresh connection. `host` names the server where the request does not.
+async fn exchange<S>(
+    stream: S,
+    protocol: Protocol,
+    request: Request<RequestBody>,
+    host: &str,
+) -> Result<Opening, String>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let stream = TokioIo::new(stream);
+    let (response, connection) = match protocol {
+        Protocol::Http1 => {
+            let handshake = hyper::client::conn::http1::handshake(stream);
+            let (mut sender, connection) = handshake.await.map_err(|cause| cause.to_string())?;
+            let connection = spawn(async move { drop(connection.with_upgrades().await) });
+            (sender.send_request(origin_form(request, host)?).await, connection)
+        }
+        Protocol::Http2 => {
+            let handshake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream);
+            let (mut sender, connection) = handshake.await.map_err(|cause| cause.to_string())?;
+            let connection = spawn(async move { drop(connection.await) });
+            (
+                sender.send_request(absolute_form(request, host)?).await,
+                connection,
+            )
+        }
+    };
+    let (head, body) = response.map_err(|cause| cause.to_string())?.into_parts();
     Ok(Opening {
         status: head.status,
         headers: head.headers,
         body,
         connection,
+    })
+}
+
+/// HTTP/1.1's target is a path; the authority goes into the `host` header.
+fn origin_form(mut request: Request<RequestBody>, host: &str) -> Result<Request<RequestBody>, String> {
+    let authority = request.uri().authority().map(ToString::to_string);
+    if !request.headers().contains_key(http::header::HOST) {
+        let value = http::HeaderValue::from_str(authority.as_deref().unwrap_or(host));
+        request
+            .headers_mut()
+            .insert(http::header::HOST, value.map_err(|cause| cause.to_string())?);
     }
-    .finish()
-    .await)
+    let path = request
+        .uri()
+        .path_and_query()
+        .map_or("/", |path| path.as_str())
+        .to_owned();
+    *request.uri_mut() = path.parse().map_err(|_| "bad path".to_owned())?;
+    Ok(request)
+}
+
+/// HTTP/2 needs scheme and authority.
+fn absolute_form(mut request: Request<RequestBody>, host: &str) -> Result<Request<RequestBody>, String> {
+    if request.uri().authority().is_none() {
+        let given = request.headers_mut().remove(http::header::HOST);
+        let host = given
+            .as_ref()
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or(host);
+        let absolute = format!("http://{host}{}", request.uri());
+        *request.uri_mut() = absolute.parse().map_err(|_| format!("bad URI {absolute}"))?;
+    }
+    Ok(request)
+}
+
+/// A body that a test feeds: what goes into the sender comes out, and the end of the sender is its end.
+#[must_use]
+pub fn fed_body(room: usize) -> (mpsc::Sender<Bytes>, RequestBody) {
+    let (sender, receiver) = mpsc::channel(room);
+    (sender, BodyExt::boxed(Fed(receiver)))
+}
+
+struct Fed(mpsc::Receiver<Bytes>);
+
+impl Body for Fed {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0
+            .poll_recv(context)
+            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the runtime is the test's own")]

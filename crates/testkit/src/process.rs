@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Longest a test waits for something the gateway should say.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lines of one output, as they come.
 #[derive(Debug, Clone, Default)]
@@ -134,6 +134,12 @@ impl Start {
         Ok(self)
     }
 
+    /// A path beside the configuration, for files that flags name.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Adds a flag.
     #[must_use]
     pub fn flag(mut self, flag: &str) -> Self {
@@ -206,7 +212,8 @@ impl Start {
         })
     }
 
-    /// Runs it to its end and gives what it said: for commands that fail or print.
+    /// Runs the command with exactly the given arguments to its end, in the directory that holds `config`: for commands
+    /// that fail or print.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -216,7 +223,10 @@ impl Start {
             .arg(self.command)
             .args(&self.arguments)
             .envs(self.variables.iter().cloned());
-        command.current_dir(self.directory.path()).output()
+        command
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .output()
     }
 }
 
