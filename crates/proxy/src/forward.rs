@@ -34,10 +34,12 @@ impl Host for Router<'_> {
         let Some(route) = self.route() else {
             return Err(no_route());
         };
-        if let Action::Redirect(redirect) | Action::RedirectPlain(redirect, _) = &route.action
-            && self.destination().is_none()
-        {
-            return redirected(redirect, &request, self.tls);
+        match &route.action {
+            Action::Redirect(redirect) => return redirected(redirect, &request, self.tls),
+            Action::RedirectPlain(redirect, _) if !self.tls => {
+                return redirected(redirect, &request, self.tls);
+            }
+            Action::RedirectPlain(..) | Action::Forward(_) => {}
         }
         let Some(destination) = self.destination() else {
             return Err(no_destination());
@@ -174,7 +176,10 @@ fn timers(policy: &Policy, request: &mut Request, record: &Record, connect_defau
         response_head,
         first_event: asked_first_byte.or(configured.first_event),
         silence: configured.silence,
-        total_deadline: configured.total.map(|limit| record.started + limit),
+        // A limit beyond what the clock can count is none.
+        total_deadline: configured
+            .total
+            .and_then(|limit| record.started.checked_add(limit)),
     }
 }
 
@@ -201,9 +206,7 @@ fn redirected(redirect: &Redirect, request: &Request, tls: bool) -> Result<Respo
     let authority = match (&redirect.authority, &redirect.scheme) {
         (Some(authority), _) => authority,
         // The port belongs to the scheme that is left behind.
-        (None, Some(_)) => own_authority
-            .rsplit_once(':')
-            .map_or(own_authority, |(host, _)| host),
+        (None, Some(_)) => uri.host().unwrap_or_default(),
         (None, None) => own_authority,
     };
     let path = redirect.path.as_deref().unwrap_or(uri.path());
