@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use http::Method;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::shutdown::Phase;
 use tollgate_base::{Error, Flag, Termination, clock};
@@ -57,8 +59,10 @@ impl Account {
     /// Hands the account to the answer's body.
     pub(crate) fn attach(self, response: Response) -> hyper::Response<Delivery> {
         self.note_head(&response);
+        let promised = promised_bytes(&self.record, &response);
         response.map(|body| Delivery {
             body,
+            promised,
             account: Some(self),
         })
     }
@@ -66,7 +70,12 @@ impl Account {
     /// Gives the answer out without the account: what settles it is not the body (an upgraded connection).
     pub(crate) fn detach(self, response: Response) -> (Self, hyper::Response<Delivery>) {
         self.note_head(&response);
-        (self, response.map(|body| Delivery { body, account: None }))
+        let answer = response.map(|body| Delivery {
+            body,
+            promised: None,
+            account: None,
+        });
+        (self, answer)
     }
 
     fn note_head(&self, response: &Response) {
@@ -105,9 +114,20 @@ pub(crate) fn capture(format: &Format, record: &Record, request: &Request) {
     format.capture_request(record, request.method(), authority, path, request.headers());
 }
 
+/// How long the body will be, where the head says so; the server does not ask for more.
+fn promised_bytes(record: &Record, response: &Response) -> Option<u64> {
+    if record.original.method == Method::HEAD {
+        return Some(0);
+    }
+    let said = response.headers().get(CONTENT_LENGTH);
+    let written = said.and_then(|value| value.to_str().ok()?.parse().ok());
+    written.or_else(|| response.body().size_hint().exact())
+}
+
 /// An answer's body on its way to the client, with the account that it settles.
 pub(crate) struct Delivery {
     body: Body,
+    promised: Option<u64>,
     account: Option<Account>,
 }
 
@@ -169,8 +189,9 @@ impl HttpBody for Delivery {
 
 impl Drop for Delivery {
     fn drop(&mut self) {
-        // The server does not ask again for a body that has told it is over.
-        if self.body.is_end_stream() {
+        let Some(account) = &self.account else { return };
+        // The server does not ask again for a body that has told it is over, or that has kept its promise.
+        if self.body.is_end_stream() || self.promised == Some(account.record.bytes_sent.get()) {
             self.completed();
         }
     }

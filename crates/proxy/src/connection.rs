@@ -20,12 +20,13 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_rustls::server::TlsStream;
 use tollgate_base::clock::{self, Instant};
+use tollgate_base::shutdown::Phase;
 use tollgate_base::task;
 use tollgate_observe::record::Connection;
 use tollgate_snapshot::Settings;
 
+use crate::listener::OpenConnection;
 use crate::request;
-use crate::worker::Worker;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
@@ -36,6 +37,8 @@ const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n
 pub(crate) struct Client {
     /// What log lines say of it.
     pub connection: Rc<Connection>,
+    /// Counts it until its last request, or the tunnel it became, is over.
+    _open: OpenConnection,
     open_requests: Cell<u32>,
     pulse: Arc<Pulse>,
 }
@@ -47,6 +50,8 @@ struct Pulse {
     activity: AtomicU8,
     /// Milliseconds from `accepted` to the last change of activity.
     since: AtomicU64,
+    /// Milliseconds from `accepted` to when the client stopped taking bytes; [`FLOWING`] while it takes them.
+    blocked: AtomicU64,
     order: AtomicU8,
     wake: Notify,
 }
@@ -66,17 +71,24 @@ const CLOSE: u8 = 2;
 /// Close now, telling an HTTP/1 client why.
 const CLOSE_SLOW: u8 = 3;
 
+/// Nothing waits to be written.
+const FLOWING: u64 = u64::MAX;
+/// How long an idle HTTP/2 client gets to answer that it has understood that its connection closes.
+const GOODBYE: Duration = Duration::from_secs(5);
+
 impl Client {
-    fn new(connection: Connection) -> Self {
+    fn new(connection: Connection, open: OpenConnection) -> Self {
         let pulse = Pulse {
             accepted: clock::now(),
             activity: AtomicU8::new(IDLE),
             since: AtomicU64::new(0),
+            blocked: AtomicU64::new(FLOWING),
             order: AtomicU8::new(SERVE),
             wake: Notify::new(),
         };
         Self {
             connection: Rc::new(connection),
+            _open: open,
             open_requests: Cell::new(0),
             pulse: Arc::new(pulse),
         }
@@ -98,10 +110,22 @@ impl Client {
 }
 
 impl Pulse {
+    fn age(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
     fn enter(&self, activity: u8) {
-        let since = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since.store(since, Ordering::Relaxed);
+        self.since.store(self.age(), Ordering::Relaxed);
         self.activity.store(activity, Ordering::Relaxed);
+    }
+
+    /// Notes whether the client took bytes; looks at the clock only when that changes.
+    fn wrote<T>(&self, outcome: &Poll<T>) {
+        let was_blocked = self.blocked.load(Ordering::Relaxed) != FLOWING;
+        if outcome.is_pending() != was_blocked {
+            let blocked = if was_blocked { FLOWING } else { self.age() };
+            self.blocked.store(blocked, Ordering::Relaxed);
+        }
     }
 
     fn bytes_came(&self) {
@@ -111,18 +135,31 @@ impl Pulse {
     }
 
     fn order(&self, order: u8) {
-        self.order.store(order, Ordering::Relaxed);
-        self.wake.notify_one();
+        if self.order.swap(order, Ordering::Relaxed) != order {
+            self.wake.notify_one();
+        }
     }
 
     fn sweep(&self, now: Instant, settings: &Settings) {
-        let since = self.accepted + Duration::from_millis(self.since.load(Ordering::Relaxed));
-        let waited = now.saturating_duration_since(since);
-        let over = |limit: Duration| !limit.is_zero() && waited >= limit;
+        let age = now.saturating_duration_since(self.accepted);
+        let waited = age.saturating_sub(Duration::from_millis(self.since.load(Ordering::Relaxed)));
+        let blocked = age.saturating_sub(Duration::from_millis(self.blocked.load(Ordering::Relaxed)));
+        let idle = settings.downstream_idle;
+        let over = |time: Duration, limit: Duration| !limit.is_zero() && time >= limit;
         match self.activity.load(Ordering::Relaxed) {
-            IDLE if over(settings.downstream_idle) => self.order(CLOSE),
-            HEAD if over(settings.request_head_timeout) => self.order(CLOSE_SLOW),
+            _ if over(blocked, idle) => self.order(CLOSE),
+            IDLE if over(waited, idle) && waited >= idle + GOODBYE => self.order(CLOSE),
+            IDLE if over(waited, idle) => self.order(DRAIN),
+            HEAD if over(waited, settings.request_head_timeout) => self.order(CLOSE_SLOW),
             _ => {}
+        }
+    }
+
+    /// What to do now. A head that came in time after all is not turned away.
+    fn ordered(&self) -> u8 {
+        match self.order.load(Ordering::Relaxed) {
+            CLOSE_SLOW if self.activity.load(Ordering::Relaxed) != HEAD => SERVE,
+            order => order,
         }
     }
 }
@@ -163,26 +200,32 @@ pub(crate) enum Stream {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(worker: Rc<Worker>, stream: Stream, peer: SocketAddr, local: SocketAddr) {
+pub(crate) async fn serve(open: OpenConnection, stream: Stream, peer: SocketAddr, local: SocketAddr) {
+    let worker = open.worker.clone();
     let (tls, server_name) = match &stream {
         Stream::Plain(_) => (false, None),
         Stream::Tls(tls) => (true, tls.get_ref().1.server_name().map(Into::into)),
     };
     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    let client = Rc::new(Client::new(Connection {
+    let connection = Connection {
         id,
         peer,
         local,
         server_name,
         tls,
-    }));
+    };
+    let client = Rc::new(Client::new(connection, open));
     worker.clients.add(&client);
+    if worker.shutdown.phase() != Phase::Running {
+        // Its handshake was under way when the others were told.
+        client.pulse.order(DRAIN);
+    }
 
     let builder = http_builder(&worker.live.load().settings);
     let io = TokioIo::new(Watched {
         stream,
         pulse: client.pulse.clone(),
-        protocol: Protocol::Unknown,
+        protocol: Protocol::Unknown(0),
     });
     let (service_worker, service_client) = (worker.clone(), client.clone());
     let service =
@@ -242,10 +285,28 @@ struct Watched {
 /// What the client's first bytes said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Protocol {
-    Unknown,
+    /// So many bytes, and all of them those of an h2 preface.
+    Unknown(usize),
     Http1,
     /// Its idle connections carry pings: bytes that come are no request head.
     Http2,
+}
+
+impl Protocol {
+    /// What is known once `came` has come.
+    fn after(self, came: &[u8]) -> Self {
+        const PREFACE: &[u8] = b"PRI";
+        let Self::Unknown(seen) = self else { return self };
+        let expected = PREFACE.get(seen..).unwrap_or_default();
+        let compared = expected.len().min(came.len());
+        if came.get(..compared) != expected.get(..compared) {
+            return Self::Http1;
+        }
+        match seen + compared {
+            whole if whole == PREFACE.len() => Self::Http2,
+            part => Self::Unknown(part),
+        }
+    }
 }
 
 impl Watched {
@@ -266,12 +327,16 @@ impl AsyncRead for Watched {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.pulse.order.load(Ordering::Relaxed) {
+        match self.pulse.ordered() {
             CLOSE => return Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             CLOSE_SLOW => {
                 // One try: a client that does not read its 408 either is not waited for.
                 let said = self.stream().poll_write(context, SLOW_HEAD);
-                tracing::debug!(told = said.is_ready(), "request head timed out");
+                let flushed = self.stream().poll_flush(context);
+                tracing::debug!(
+                    told = said.is_ready() && flushed.is_ready(),
+                    "request head timed out"
+                );
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             _ => {}
@@ -280,16 +345,13 @@ impl AsyncRead for Watched {
         let outcome = self.stream().poll_read(context, buffer);
         let came = buffer.filled().get(before..).unwrap_or_default();
         if !came.is_empty() {
-            if self.protocol == Protocol::Unknown {
-                self.protocol = if came.starts_with(b"PRI") {
-                    Protocol::Http2
-                } else {
-                    Protocol::Http1
-                };
+            let known = self.protocol.after(came);
+            match known {
+                Protocol::Http2 if self.protocol != known => self.pulse.enter(IDLE),
+                Protocol::Http2 => {}
+                Protocol::Unknown(_) | Protocol::Http1 => self.pulse.bytes_came(),
             }
-            if self.protocol == Protocol::Http1 {
-                self.pulse.bytes_came();
-            }
+            self.protocol = known;
         }
         outcome
     }
@@ -301,7 +363,12 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(context, data)
+        if self.pulse.ordered() == CLOSE {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let outcome = self.stream().poll_write(context, data);
+        self.pulse.wrote(&outcome);
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -317,7 +384,12 @@ impl AsyncWrite for Watched {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(context, slices)
+        if self.pulse.ordered() == CLOSE {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let outcome = self.stream().poll_write_vectored(context, slices);
+        self.pulse.wrote(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

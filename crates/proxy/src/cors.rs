@@ -17,16 +17,17 @@ use crate::route::Router;
 pub(crate) enum Begin<'a> {
     /// A preflight: this is the answer.
     Answer(Response),
-    /// Go on, and run [`Pending::finish`] on what comes back.
+    /// Go on, and run [`Pending::finish`] on whatever comes of it.
     Continue(Pending<'a>),
 }
 
-/// Headers owed to the answer.
+/// Headers owed to the answer, whoever gives it: a page that may not read a refusal cannot tell why.
+#[derive(Default)]
 pub(crate) struct Pending<'a>(Option<(&'a Cors, HeaderValue)>);
 
 /// Looks at a request's origin.
 pub(crate) fn begin<'a>(router: &Router<'a>, request: &Request) -> Begin<'a> {
-    let nothing = Begin::Continue(Pending(None));
+    let nothing = Begin::Continue(Pending::default());
     let Some(cors) = router.route().and_then(|route| route.policy.cors.as_deref()) else {
         return nothing;
     };

@@ -3,10 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -14,6 +12,7 @@ use tollgate_base::shutdown::Phase;
 use tollgate_base::task;
 
 use crate::connection::{self, Stream};
+use crate::tls::ServerSide;
 use crate::worker::Worker;
 
 /// Connections waiting to be accepted, per socket.
@@ -53,13 +52,12 @@ fn bind_one(address: SocketAddr, share: bool) -> io::Result<StdListener> {
 pub(crate) struct Listener {
     pub socket: StdListener,
     /// TLS towards clients, for the HTTPS listener.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerSide>,
 }
 
 /// Accepts until the gateway drains.
 pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) -> io::Result<()> {
     let socket = TcpListener::from_std(listener.socket)?;
-    let acceptor = listener.tls.map(TlsAcceptor::from);
     let mut shutdown = worker.shutdown.clone();
     loop {
         let accepted = tokio::select! {
@@ -67,7 +65,9 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) -> io::Result
             () = shutdown.reached(Phase::Draining) => return Ok(()),
         };
         match accepted {
-            Ok((stream, peer)) => admit(&worker, acceptor.clone(), stream, peer),
+            Ok((stream, peer)) => admit(&worker, listener.tls.as_ref(), stream, peer),
+            // One client that hung up while it waited says nothing about the next.
+            Err(cause) if cause.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(cause) => {
                 tracing::warn!(error = %cause, "accept failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -77,22 +77,21 @@ pub(crate) async fn accept(worker: Rc<Worker>, listener: Listener) -> io::Result
 }
 
 /// Starts a connection, unless the worker has too many.
-fn admit(worker: &Rc<Worker>, acceptor: Option<TlsAcceptor>, stream: TcpStream, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, tls: Option<&ServerSide>, stream: TcpStream, peer: SocketAddr) {
     if worker.connections.get() >= worker.max_connections {
-        worker.observer.connection_refused(acceptor.is_some());
+        worker.observer.connection_refused(tls.is_some());
         return;
     }
     let Ok(local) = stream.local_addr() else { return };
     if let Err(cause) = stream.set_nodelay(true) {
         tracing::debug!(error = %cause, "cannot set TCP_NODELAY");
     }
-    let owner = worker.clone();
+    let acceptor = tls.map(|side| side.acceptor(worker.live.load().settings.alpn_h2));
+    let open = OpenConnection::new(worker.clone(), acceptor.is_some());
     drop(task::spawn_local("client connection", async move {
-        let open = OpenConnection::new(owner.clone(), acceptor.is_some());
         if let Some(stream) = handshake(acceptor, stream).await {
-            connection::serve(owner, stream, peer, local).await;
+            connection::serve(open, stream, peer, local).await;
         }
-        drop(open);
     }));
 }
 
@@ -110,9 +109,9 @@ async fn handshake(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Option<S
     }
 }
 
-/// Counts a connection while it lives.
-struct OpenConnection {
-    worker: Rc<Worker>,
+/// Counts a connection while it lives, also as a tunnel.
+pub(crate) struct OpenConnection {
+    pub worker: Rc<Worker>,
     tls: bool,
 }
 

@@ -3,7 +3,7 @@
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use tollgate_base::headers::X_REQUEST_ID;
-use tollgate_base::{Error, Fault, Termination};
+use tollgate_base::{Error, Fault, Flag, Termination};
 use tollgate_body::{Body, Response};
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
@@ -20,6 +20,9 @@ pub(crate) fn finish(record: &Record, outcome: Result<Response, Error>) -> Respo
             answer(record, &failure)
         }
     };
+    // An upstream's HTTP/1.0 or h2 is none of the client's business: with 1.0, the end of the body would be the
+    // connection's, and a cut one would look whole.
+    *response.version_mut() = http::Version::HTTP_11;
     response
         .headers_mut()
         .insert(X_REQUEST_ID, record.request_id.clone());
@@ -51,6 +54,7 @@ pub(crate) fn note_failure(record: &Record, failure: &Error) {
     *record.details.borrow_mut() = failure.reason().to_owned().into();
     record.terminate(match (failure.timer(), failure.fault()) {
         (Some(timer), _) => Termination::Timeout(timer),
+        _ if failure.flag() == Some(Flag::DownstreamDisconnect) => Termination::ClientGone,
         (None, Fault::Upstream) => Termination::UpstreamError,
         (None, _) => Termination::Refused,
     });
@@ -81,7 +85,10 @@ fn answer(record: &Record, failure: &Error) -> Response {
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
-    if failure.status() == StatusCode::PAYLOAD_TOO_LARGE || failure.status() == StatusCode::BAD_REQUEST {
+    if matches!(
+        failure.status(),
+        StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
+    ) {
         // What is left of the request body is not worth reading.
         response
             .headers_mut()

@@ -37,38 +37,41 @@ pub(crate) async fn handle(
 
     let mut exchange = Exchange::new(normal.record, normal.host, snapshot.settings.buffer_limit);
     let router = Router::new(&worker, &snapshot, client.connection.tls, normal.upgrade);
+    let mut cors = cors::Pending::default();
     let outcome = match normal.refusal {
         Some(refusal) => Err(refusal),
-        None => run(&router, &mut exchange, normal.request).await,
+        None => run(&router, &mut exchange, normal.request, &mut cors).await,
     };
 
     let mut response = reply::finish(&exchange.record, outcome);
+    cors.finish(&mut response);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(upgrade::splice(&router, account, response));
     }
-    truncation::guard(&exchange.record, &mut response);
+    truncation::guard(&worker.ending, &exchange.record, &mut response);
     Ok(account.attach(response))
 }
 
 /// Route, local policies, plugins, upstream.
-async fn run(router: &Router<'_>, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
+async fn run<'a>(
+    router: &Router<'a>,
+    exchange: &mut Exchange,
+    request: Request,
+    cors: &mut cors::Pending<'a>,
+) -> Result<Response, Error> {
     let links = router.choose(exchange, &request);
-    let cors = match cors::begin(router, &request) {
+    match cors::begin(router, &request) {
         cors::Begin::Answer(preflight) => return Ok(preflight),
-        cors::Begin::Continue(cors) => cors,
-    };
+        cors::Begin::Continue(pending) => *cors = pending,
+    }
     if let Some(refusal) = gate::check(router, exchange) {
         return Err(refusal);
     }
     let chain = Next::start(links, router).run(exchange, request);
-    let outcome = AssertUnwindSafe(chain)
+    AssertUnwindSafe(chain)
         .catch_unwind()
         .await
-        .unwrap_or_else(|_| Err(panicked()));
-    outcome.map(|mut response| {
-        cors.finish(&mut response);
-        response
-    })
+        .unwrap_or_else(|_| Err(panicked()))
 }
 
 fn panicked() -> Error {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tollgate_base::shutdown::Phase;
-use tollgate_base::{Shutdown, task};
+use tollgate_base::{Shutdown, clock, task};
 use tollgate_snapshot::Live;
 use tollgate_upstream::{Shared, Upstreams};
 
@@ -19,11 +19,15 @@ use crate::connection::Clients;
 use crate::gate::RateBuckets;
 use crate::listener::{self, Listener};
 use crate::observer::Observers;
-use crate::tls;
+use crate::tls::ServerSide;
 use crate::worker::Worker;
 
 /// How often idle and slow connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// How often a draining worker looks whether it is the last.
+const DRAIN_CHECK: Duration = Duration::from_millis(20);
+/// How long open streams get for their last words once the drain is over.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// What the data plane is started with.
 pub struct Options {
@@ -65,6 +69,8 @@ pub struct Running {
     https_wanted: Option<SocketAddr>,
     https: Mutex<Option<SocketAddr>>,
     live: Live,
+    observers: Observers,
+    rates: Arc<RateBuckets>,
     mailboxes: Vec<mpsc::UnboundedSender<Message>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -91,6 +97,8 @@ pub fn start(options: Options) -> Result<Running, StartError> {
         https_wanted: options.https,
         https: Mutex::default(),
         live: options.live.clone(),
+        observers: options.observers.clone(),
+        rates: rates.clone(),
         mailboxes: Vec::new(),
         threads: Mutex::default(),
     };
@@ -133,7 +141,8 @@ impl Running {
         *self.https.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new configuration is in force: opens HTTPS if it has become possible, and lets pools of vanished clusters go.
+    /// A new configuration is in force: opens HTTPS if it has become possible, and lets pools, metrics and buckets of
+    /// what has vanished go.
     ///
     /// # Errors
     /// When the HTTPS address cannot be bound.
@@ -142,6 +151,11 @@ impl Running {
             // A worker that is gone needs no news.
             drop(mailbox.send(Message::Published));
         }
+        let snapshot = self.live.load();
+        self.observers
+            .metrics()
+            .retain_clusters(|name| snapshot.clusters.contains_key(name));
+        self.rates.retain(&snapshot);
         self.open_https()
     }
 
@@ -165,13 +179,13 @@ impl Running {
         }
         let sockets = listener::bind(address, self.mailboxes.len())
             .map_err(|cause| StartError::Bind(address, cause))?;
+        let side = ServerSide::new(&self.live).map_err(StartError::Tls)?;
         *open = sockets.first().and_then(|socket| socket.local_addr().ok());
-        let config = tls::server_config(&self.live).map_err(StartError::Tls)?;
-        self.listen(sockets, Some(&config));
+        self.listen(sockets, Some(&side));
         Ok(())
     }
 
-    fn listen(&self, sockets: Vec<std::net::TcpListener>, tls: Option<&Arc<rustls::ServerConfig>>) {
+    fn listen(&self, sockets: Vec<std::net::TcpListener>, tls: Option<&ServerSide>) {
         for (mailbox, socket) in self.mailboxes.iter().zip(sockets) {
             drop(mailbox.send(Message::Listen(Listener {
                 socket,
@@ -212,6 +226,7 @@ fn run_worker(seed: Seed, messages: mpsc::UnboundedReceiver<Message>) {
             max_connections: seed.max_connections,
             connections: Cell::new(0),
             clients: Clients::default(),
+            ending: Rc::default(),
         });
         work(&worker, messages).await;
     });
@@ -230,16 +245,25 @@ async fn work(worker: &Rc<Worker>, mut messages: mpsc::UnboundedReceiver<Message
             // First the drain, then, once it has begun, its end.
             () = shutdown.reached(if draining { Phase::Stopped } else { Phase::Draining }) => {
                 if draining {
-                    return;
+                    return say_last_words(worker).await;
                 }
                 draining = true;
-                sweep = tokio::time::interval(Duration::from_millis(20));
+                sweep = tokio::time::interval(DRAIN_CHECK);
                 worker.clients.drain();
             }
         }
         if draining && worker.connections.get() == 0 {
             return;
         }
+    }
+}
+
+/// Streams that are still open say why they end; everything else ends with the worker.
+async fn say_last_words(worker: &Rc<Worker>) {
+    worker.ending.announce();
+    let deadline = clock::now() + LAST_WORDS;
+    while worker.connections.get() > 0 && clock::now() < deadline {
+        tokio::time::sleep(DRAIN_CHECK).await;
     }
 }
 

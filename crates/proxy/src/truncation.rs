@@ -1,46 +1,69 @@
 //! A truncated answer never looks successful.
 //!
-//! Wraps `text/event-stream` answers: only whole events go out, and when the upstream fails in mid-stream the client
-//! gets its dialect's error event instead of half an event, and no end marker. Other answers end in a reset.
+//! Wraps `text/event-stream` answers: only whole events go out, and when the upstream fails in mid-stream, ends without
+//! having said that it was done, or the gateway stops, the client gets its dialect's error event instead of half an
+//! event, and no end marker. Other answers end in a reset.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tollgate_base::{Error, Fault, Termination};
+use tollgate_base::{Error, Fault, Flag, Termination};
 use tollgate_body::{Body, Response};
+use tollgate_llm::Api;
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
 
+use crate::ending::{Ear, Ending};
 use crate::reply;
+use crate::terminal::Watch;
 
 /// Half an event is held back up to this size; a longer one is passed on in pieces.
 const MAX_HELD_BACK: usize = 64 * 1024;
 
 /// Guards a streamed answer.
-pub(crate) fn guard(record: &Rc<Record>, response: &mut Response) {
-    let headers = response.headers();
-    let is_events = headers
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    if !is_events || headers.contains_key(CONTENT_ENCODING) {
+pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Response) {
+    if !is_readable_stream(response.headers()) || record.original.method == Method::HEAD {
         return;
     }
     let Some(dialect) = reply::dialect_of(record) else {
         return;
     };
+    let from_upstream = record.timings.response_head.get().is_some() && response.status() == StatusCode::OK;
+    let api = from_upstream
+        .then(|| Api::of_path(record.original.path.path()))
+        .flatten();
+    // An error event makes the answer longer than the upstream said.
+    response.headers_mut().remove(CONTENT_LENGTH);
     let body = response.body_mut().take();
     *response.body_mut() = Body::boxed(Guarded {
         body: Some(body),
         record: record.clone(),
         dialect,
+        watch: Watch::over(api),
+        ear: ending.listen(),
         held: BytesMut::new(),
+        mid_event: false,
         ready: VecDeque::new(),
     });
+}
+
+/// An event stream whose bytes are its text.
+fn is_readable_stream(headers: &HeaderMap) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let is_events = headers.get(CONTENT_TYPE).is_some_and(|value| {
+        value
+            .as_bytes()
+            .get(..EVENTS.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+    });
+    let coding = headers.get(CONTENT_ENCODING);
+    is_events && coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
 
 struct Guarded {
@@ -48,43 +71,88 @@ struct Guarded {
     body: Option<Body>,
     record: Rc<Record>,
     dialect: Dialect,
+    watch: Watch,
+    ear: Ear,
     /// The beginning of an event whose end has not come.
     held: BytesMut,
+    /// The client has the beginning of an event that was too long to hold back.
+    mid_event: bool,
     ready: VecDeque<Frame<Bytes>>,
 }
 
 impl Guarded {
     /// Splits `data` behind the last whole event; keeps the rest.
-    fn pass(&mut self, data: Bytes) -> Option<Bytes> {
-        if self.held.is_empty() && ends_event(&data) {
+    fn pass(&mut self, mut data: Bytes) -> Option<Bytes> {
+        if self.held.is_empty()
+            && let Some(end) = last_event_end(&data, 0)
+        {
+            let rest = data.split_off(end);
+            self.held.extend_from_slice(&rest);
+            self.mid_event = false;
             return Some(data);
         }
+        let looked_through = self.held.len();
         self.held.extend_from_slice(&data);
-        let whole = match last_event_end(&self.held) {
-            Some(end) => end,
-            None if self.held.len() > MAX_HELD_BACK => self.held.len(),
-            None => return None,
-        };
-        Some(self.held.split_to(whole).freeze())
+        let end = last_event_end(&self.held, looked_through);
+        if end.is_none() && self.held.len() <= MAX_HELD_BACK {
+            return None;
+        }
+        self.mid_event = end.is_none();
+        Some(self.held.split_to(end.unwrap_or(self.held.len())).freeze())
     }
 
-    /// The source failed: say so, in a form that the client's SDK raises.
+    /// The answer cannot go on: says so, in a form that the client's SDK raises.
     fn fail(&mut self, failure: &Error) -> Frame<Bytes> {
         self.body = None;
         self.held.clear();
         note(&self.record, failure);
-        Frame::data(dialect::stream_error_event(
-            self.dialect,
-            failure.message(),
-            failure.reason(),
+        let event = dialect::stream_error_event(self.dialect, failure.message(), failure.reason());
+        if !self.mid_event {
+            return Frame::data(event);
+        }
+        // Half an event is out: ended here it is no JSON, which is an error to the client as well.
+        Frame::data([b"\n\n", &*event].concat().into())
+    }
+
+    /// The gateway stops.
+    fn stop(&mut self) -> Frame<Bytes> {
+        self.record.terminate(Termination::Shutdown);
+        self.fail(&Error::gateway(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "shutdown",
+            "the gateway is shutting down",
         ))
     }
 
     /// The source ended: what is held is not a whole event but all there is.
-    fn end(&mut self) -> Option<Frame<Bytes>> {
+    fn end(&mut self, trailers: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
         self.body = None;
+        self.watch.look(&self.held);
+        if !self.watch.seen() {
+            let unsaid = Error::upstream(
+                StatusCode::BAD_GATEWAY,
+                "upstream_cut",
+                "upstream ended the answer before its end",
+            );
+            return Some(self.fail(&unsaid.with_flag(Flag::UpstreamCut)));
+        }
         let rest = self.held.split().freeze();
-        (!rest.is_empty()).then(|| Frame::data(rest))
+        self.ready.extend((!rest.is_empty()).then(|| Frame::data(rest)));
+        self.ready.extend(trailers);
+        self.ready.pop_front()
+    }
+
+    /// What to send for a frame of the source; `None` when it is all held back.
+    fn next(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
+        match frame.into_data() {
+            Ok(data) => {
+                let whole = self.pass(data)?;
+                self.watch.look(&whole);
+                Some(Frame::data(whole))
+            }
+            // Nothing but the end comes behind trailers.
+            Err(trailers) => self.end(Some(trailers)),
+        }
     }
 }
 
@@ -92,9 +160,6 @@ impl Guarded {
 pub(crate) fn note(record: &Record, failure: &Error) {
     if failure.timer().is_none() && failure.fault() == Fault::Upstream {
         record.terminate(Termination::UpstreamCut);
-    }
-    if failure.fault() == Fault::Client {
-        record.terminate(Termination::ClientGone);
     }
     reply::note_failure(record, failure);
 }
@@ -111,21 +176,24 @@ impl HttpBody for Guarded {
             if let Some(frame) = self.ready.pop_front() {
                 return Poll::Ready(Some(Ok(frame)));
             }
+            if self.body.is_some() && self.ear.is_over() {
+                return Poll::Ready(Some(Ok(self.stop())));
+            }
             let Some(body) = &mut self.body else {
                 return Poll::Ready(None);
             };
-            let outcome = ready!(Pin::new(body).poll_frame(context));
-            match outcome {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => {
-                        if let Some(whole) = self.pass(data) {
-                            return Poll::Ready(Some(Ok(Frame::data(whole))));
-                        }
+            match Pin::new(body).poll_frame(context) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Some(frame) = self.next(frame) {
+                        return Poll::Ready(Some(Ok(frame)));
                     }
-                    Err(trailers) => self.ready.push_back(trailers),
-                },
-                Some(Err(failure)) => return Poll::Ready(Some(Ok(self.fail(&failure)))),
-                None => return Poll::Ready(self.end().map(Ok)),
+                }
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Ok(self.fail(&failure)))),
+                Poll::Ready(None) => return Poll::Ready(self.end(None).map(Ok)),
+                Poll::Pending => {
+                    self.ear.wait(context);
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -139,16 +207,21 @@ impl HttpBody for Guarded {
     }
 }
 
-/// Whether `data` ends with a blank line.
+/// Whether `data` ends with a blank line: two line ends, of whatever kind, behind each other.
 fn ends_event(data: &[u8]) -> bool {
-    data.ends_with(b"\n\n") || data.ends_with(b"\r\n\r\n") || data.ends_with(b"\r\r")
+    let line = match data {
+        [line @ .., b'\r', b'\n'] | [line @ .., b'\n' | b'\r'] => line,
+        _ => return false,
+    };
+    matches!(line.last(), Some(b'\n' | b'\r'))
 }
 
-/// Where the last whole event in `data` ends. A `\r\r` at the very end counts; its `\n` may follow as an empty rest.
-fn last_event_end(data: &[u8]) -> Option<usize> {
+/// Where the last whole event in `data` ends, if behind `from`. A `\r\n\r` at the very end counts: its `\n` may follow
+/// as an empty rest.
+fn last_event_end(data: &[u8], from: usize) -> Option<usize> {
     let mut end = data.len();
-    while end > 0 {
-        let at = memchr::memrchr2(b'\n', b'\r', &data[..end])?;
+    while end > from {
+        let at = from + memchr::memrchr2(b'\n', b'\r', &data[from..end])?;
         if ends_event(&data[..=at]) {
             return Some(at + 1);
         }
@@ -158,15 +231,129 @@ fn last_event_end(data: &[u8]) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use http_body_util::{BodyExt, StreamBody};
+
     use super::*;
 
     #[test]
     fn whole_events_go_out_and_halves_stay() {
-        assert_eq!(last_event_end(b"data: 1\n\ndata: 2"), Some(9));
-        assert_eq!(last_event_end(b"data: 1\r\n\r\ndata"), Some(11));
-        assert_eq!(last_event_end(b"data: 1\r\rdata: 2\r"), Some(9));
-        assert_eq!(last_event_end(b"data: 1\n"), None);
-        assert_eq!(last_event_end(b""), None);
+        assert_eq!(last_event_end(b"data: 1\n\ndata: 2", 0), Some(9));
+        assert_eq!(last_event_end(b"data: 1\r\n\r\ndata", 0), Some(11));
+        assert_eq!(last_event_end(b"data: 1\r\rdata: 2\r", 0), Some(9));
+        assert_eq!(last_event_end(b"data: 1\n\r\ndata: 2\r\n", 0), Some(10));
+        assert_eq!(last_event_end(b"data: 1\n", 0), None);
+        assert_eq!(last_event_end(b"data: 1\r\n", 0), None);
+        assert_eq!(last_event_end(b"", 0), None);
+        assert_eq!(last_event_end(b"data: 1\n\ndata: 2", 9), None);
+    }
+
+    type Piece = Result<Frame<Bytes>, Error>;
+
+    /// Of a chat request whose answer has begun upstream.
+    pub(crate) fn record() -> Record {
+        let connection = tollgate_observe::record::Connection {
+            id: 1,
+            peer: "127.0.0.1:1".parse().expect("an address"),
+            local: "127.0.0.1:2".parse().expect("an address"),
+            server_name: None,
+            tls: false,
+        };
+        let original = tollgate_observe::record::Original {
+            method: Method::POST,
+            authority: "a".into(),
+            path: "/v1/chat/completions".parse().expect("a path"),
+            version: http::Version::HTTP_11,
+        };
+        let now = tollgate_base::clock::now();
+        let id = http::HeaderValue::from_static("1");
+        let record = Record::new(Rc::new(connection), original, id, now);
+        record.timings.response_head.set(Some(now));
+        record
+    }
+
+    fn guarded(ending: &Rc<Ending>, record: &Rc<Record>, pieces: Vec<Piece>) -> Response {
+        let source = StreamBody::new(futures_util::stream::iter(pieces));
+        let mut response = Response::new(Body::boxed(source));
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("text/event-stream"));
+        headers.insert(CONTENT_LENGTH, http::HeaderValue::from_static("5"));
+        guard(ending, record, &mut response);
+        response
+    }
+
+    fn data(text: &str) -> Piece {
+        Ok(Frame::data(text.to_owned().into()))
+    }
+
+    async fn through(pieces: Vec<Piece>) -> (String, Option<Termination>) {
+        let record = Rc::new(record());
+        let response = guarded(&Rc::default(), &record, pieces);
+        assert!(!response.headers().contains_key(CONTENT_LENGTH));
+        let body = response.into_body().collect().await.expect("never fails");
+        let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
+        (text, record.termination.get())
+    }
+
+    #[tokio::test]
+    async fn a_clean_end_without_an_end_marker_is_a_cut() {
+        let (text, ended) = through(vec![data("data: {\"a\":1}\n\n"), data("data: {\"b")]).await;
+        assert!(text.starts_with("data: {\"a\":1}\n\ndata: {\"error\""), "{text}");
+        assert!(text.contains("\"code\":\"upstream_cut\""), "{text}");
+        assert_eq!(ended, Some(Termination::UpstreamCut));
+        let (empty, _) = through(Vec::new()).await;
+        assert!(empty.contains("upstream_cut"), "{empty}");
+    }
+
+    #[tokio::test]
+    async fn an_end_marker_makes_it_whole_wherever_it_is_split() {
+        let all = "data: {\"a\":1}\r\n\r\n: x\n\ndata: 2\r\rdata: [DONE]\n\n";
+        for at in 0..all.len() {
+            let (text, ended) = through(vec![data(&all[..at]), data(&all[at..])]).await;
+            assert_eq!((&*text, ended), (all, None), "split at {at}");
+        }
+        let bytes = all.as_bytes().chunks(1);
+        let trickle = bytes.map(|byte| data(&String::from_utf8_lossy(byte))).collect();
+        assert_eq!(through(trickle).await.0, all);
+        // The last line end may be missing.
+        let (text, ended) = through(vec![data("data: 1\n\n"), data("data: [DONE]\n")]).await;
+        assert_eq!((&*text, ended), ("data: 1\n\ndata: [DONE]\n", None));
+    }
+
+    #[tokio::test]
+    async fn half_an_event_too_long_to_hold_back_is_ended_before_the_error() {
+        let long = format!("data: \"{}", "x".repeat(MAX_HELD_BACK));
+        let cut = Error::upstream(StatusCode::BAD_GATEWAY, "upstream_cut", "cut");
+        let (text, _) = through(vec![data(&long), Err(cut)]).await;
+        let rest = text.strip_prefix(&*long).expect("passed on");
+        assert!(rest.starts_with("\n\ndata: {\"error\""), "{rest}");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_goes_out_before_trailers() {
+        let mut names = HeaderMap::new();
+        names.insert("x-sum", http::HeaderValue::from_static("1"));
+        let record = Rc::new(record());
+        let pieces = vec![data("data: [DONE]\n"), Ok(Frame::trailers(names))];
+        let body = guarded(&Rc::default(), &record, pieces).into_body();
+        let whole = body.collect().await.expect("never fails");
+        assert_eq!(whole.trailers().map(HeaderMap::len), Some(1));
+        assert_eq!(whole.to_bytes(), "data: [DONE]\n");
+    }
+
+    #[tokio::test]
+    async fn the_gateways_end_is_an_error_event() {
+        let (ending, record) = (Rc::new(Ending::default()), Rc::new(record()));
+        let mut body = guarded(&ending, &record, vec![data("data: 1\n\n"), data("data: 2\n\n")]).into_body();
+        let first = body.frame().await.expect("a frame").expect("no error");
+        assert_eq!(first.data_ref().expect("data"), "data: 1\n\n");
+        ending.announce();
+        let rest = body.collect().await.expect("never fails").to_bytes();
+        let text = String::from_utf8_lossy(&rest);
+        assert!(
+            text.contains("\"code\":\"shutdown\"") && !text.contains("data: 2"),
+            "{text}"
+        );
+        assert_eq!(record.termination.get(), Some(Termination::Shutdown));
     }
 }

@@ -1,6 +1,7 @@
 //! `Worker`: what one data-plane thread owns. Never leaves its thread.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tollgate_base::Shutdown;
@@ -8,6 +9,7 @@ use tollgate_snapshot::Live;
 use tollgate_upstream::Upstreams;
 
 use crate::connection::Clients;
+use crate::ending::Ending;
 use crate::gate::RateBuckets;
 use crate::observer::Observer;
 
@@ -23,10 +25,12 @@ pub(crate) struct Worker {
     pub rates: Arc<RateBuckets>,
     /// Whether the gateway is going down.
     pub shutdown: Shutdown,
-    /// Open client connections of this worker.
+    /// Open client connections of this worker, handshakes and tunnels included.
     pub connections: Cell<u32>,
     /// Most of them.
     pub max_connections: u32,
     /// Those past their handshake.
     pub clients: Clients,
+    /// Tells open streams that the drain is over.
+    pub ending: Rc<Ending>,
 }

@@ -2,7 +2,6 @@
 
 mod balance;
 mod dns;
-mod edges;
 mod http1;
 mod http2;
 mod support;

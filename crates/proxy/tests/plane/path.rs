@@ -1,104 +1,13 @@
 //! The whole data plane on hand-made snapshots, against the mock vendor: no configuration formats involved.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
-
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Request;
-use tollgate_base::shutdown::{self, Phase, Trigger};
+use tollgate_base::shutdown::Phase;
 use tollgate_mock_llm::Options as MockOptions;
-use tollgate_plugin::Origin;
-use tollgate_proxy::{Observers, Options, Running};
-use tollgate_snapshot::route::{Action, Destination, Matcher, PathMatch, Route};
-use tollgate_snapshot::{Cluster, Endpoints, Hosts, Live, Policy, Snapshot, VirtualHost};
+use tollgate_snapshot::Policy;
 use tollgate_testkit::client::{self, get, post_json};
 
-struct Plane {
-    http: SocketAddr,
-    running: Running,
-    trigger: Trigger,
-    live: Live,
-    log: std::path::PathBuf,
-    _directory: tempfile::TempDir,
-}
-
-fn snapshot(upstream: SocketAddr, policy: Policy) -> Snapshot {
-    let cluster = Arc::new(Cluster::new(
-        "outbound|80||mock.static",
-        Endpoints::Static(vec![(upstream, 1)]),
-    ));
-    let route = Route {
-        name: "mock".into(),
-        origin: Origin {
-            object: "t/mock".into(),
-            place: "test:1".into(),
-        },
-        matcher: Matcher {
-            path: PathMatch::Prefix("/v1".into()),
-            ignore_case: false,
-            methods: Vec::new(),
-            headers: Vec::new(),
-            queries: Vec::new(),
-        },
-        policy,
-        action: Action::Forward(vec![Destination::new(100, Ok(cluster.clone()))]),
-        links: Vec::new(),
-    };
-    let any = VirtualHost {
-        name: "*".into(),
-        routes: vec![Arc::new(route)],
-    };
-    Snapshot {
-        hosts: Hosts {
-            any: Some(any),
-            ..Hosts::default()
-        },
-        clusters: [(cluster.name.clone(), cluster)].into(),
-        ..Snapshot::default()
-    }
-}
-
-fn start(snapshot: Snapshot) -> Plane {
-    let directory = tempfile::tempdir().unwrap();
-    let log = directory.path().join("access.log");
-    let (trigger, shutdown) = shutdown::channel();
-    let live = Live::new(snapshot);
-    let running = tollgate_proxy::start(Options {
-        http: Some("127.0.0.1:0".parse().unwrap()),
-        https: None,
-        workers: 1,
-        max_connections: 100,
-        live: live.clone(),
-        upstream: tollgate_upstream::Shared::new(
-            tokio::runtime::Handle::current(),
-            &tollgate_upstream::Options::default(),
-        ),
-        observers: Observers::start(log.to_str().unwrap()).unwrap(),
-        shutdown,
-    })
-    .unwrap();
-    let http = running.http().unwrap();
-    Plane {
-        http,
-        running,
-        trigger,
-        live,
-        log,
-        _directory: directory,
-    }
-}
-
-impl Plane {
-    /// Drains the data plane and gives the access log.
-    async fn stop(self) -> String {
-        self.trigger.advance(Phase::Draining);
-        let running = self.running;
-        tokio::task::spawn_blocking(move || running.join()).await.unwrap();
-        drop(self.live);
-        std::fs::read_to_string(self.log).unwrap_or_default()
-    }
-}
+use crate::common::{snapshot, start};
 
 const QUESTION: &str = r#"{"model":"qwen-max-0403","messages":[{"role":"user","content":"你是谁？"}]}"#;
 const STREAMED: &str =
