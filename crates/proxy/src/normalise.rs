@@ -3,12 +3,15 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
 use hyper::body::Incoming;
 use tollgate_base::clock::Instant;
-use tollgate_base::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID};
+use tollgate_base::headers::{
+    X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_FORWARDED_FOR,
+    X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID,
+};
 use tollgate_base::{Error, id};
 use tollgate_body::Request;
 use tollgate_observe::Record;
@@ -16,6 +19,7 @@ use tollgate_observe::record::{Connection, Original};
 use tollgate_snapshot::Settings;
 
 use crate::metered::client_body;
+use crate::path;
 
 /// Longest client-supplied request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
@@ -42,29 +46,35 @@ pub(crate) fn normalise(
     let upgrade = wants_upgrade(&incoming).then(|| hyper::upgrade::on(&mut incoming));
     let (mut head, body) = incoming.into_parts();
     let (authority, authority_refusal) = authority_of(&head.uri, &head.headers, head.version);
-    let path = head
+    let target = head
         .uri
         .path_and_query()
         .cloned()
         .unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let refusal = authority_refusal.or_else(|| target_error(&head.method, path.as_str()));
+    let refusal = authority_refusal.or_else(|| target_error(&head.method, target.as_str()));
 
     let request_id = take_request_id(&mut head.headers);
     let original = Original {
         method: head.method.clone(),
         authority: authority.as_str().into(),
-        path: path.clone(),
+        path: target.clone(),
         version: head.version,
     };
     remove_hop_by_hop(&mut head.headers, upgrade.is_some());
+    remove_own(&mut head.headers);
+    join_cookies(&mut head.headers);
     add_forwarding(&mut head.headers, connection, settings);
     head.headers.remove(HOST);
     head.headers.insert(X_REQUEST_ID, request_id.clone());
 
     let host = host_of(authority.as_str());
-    head.uri = join_uri(connection.tls, authority, path);
+    head.uri = join_uri(
+        connection.tls,
+        authority,
+        path::resolved(&target).unwrap_or(target),
+    );
     let record = Rc::new(Record::new(connection.clone(), original, request_id, started));
-    let body = client_body(body, &record);
+    let body = client_body(body, &record, settings.downstream_idle);
     Normalised {
         record,
         request: Request::from_parts(head, body),
@@ -178,12 +188,42 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
 }
 
+/// Removes what only we and our plugins may say, and the expectation that the server has met already.
+fn remove_own(headers: &mut HeaderMap) {
+    for name in [
+        &EXPECT,
+        &X_ENVOY_ORIGINAL_HOST,
+        &X_ENVOY_ORIGINAL_PATH,
+        &X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 clients may send each cookie in a field of its own; HTTP/1 upstreams expect one (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(COOKIE).iter().nth(1).is_some()
+        && let Some(joined) = joined(headers, &COOKIE, b"; ")
+    {
+        headers.insert(COOKIE, joined);
+    }
+}
+
+/// All values of a header as one; `None` without any.
+fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Option<HeaderValue> {
+    let values: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    if values.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&values.join(separator)).ok()
+}
+
 fn add_forwarding(headers: &mut HeaderMap, connection: &Connection, settings: &Settings) {
     let peer = connection.peer.ip().to_canonical().to_string();
     let Ok(peer_value) = HeaderValue::from_str(&peer) else {
         return;
     };
-    let forwarded = match headers.get(X_FORWARDED_FOR) {
+    let forwarded = match joined(headers, &X_FORWARDED_FOR, b",") {
         Some(earlier) => {
             let mut list = earlier.as_bytes().to_vec();
             list.extend_from_slice(b",");
@@ -228,6 +268,31 @@ mod tests {
         assert_eq!(&*host_of("API.Foo.com:8080"), "api.foo.com");
         assert_eq!(&*host_of("[::1]:80"), "[::1]");
         assert_eq!(&*host_of("[::1]"), "[::1]");
+    }
+
+    #[test]
+    fn lists_that_came_in_pieces_are_joined() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-for", "2.2.2.2"),
+            ("cookie", "a=1"),
+            ("cookie", "b=2"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let connection = Connection {
+            id: 1,
+            peer: "3.3.3.3:1".parse().expect("an address"),
+            local: "4.4.4.4:1".parse().expect("an address"),
+            server_name: None,
+            tls: false,
+        };
+        add_forwarding(&mut headers, &connection, &Settings::default());
+        join_cookies(&mut headers);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1,2.2.2.2,3.3.3.3");
+        assert_eq!(headers["cookie"], "a=1; b=2");
+        assert_eq!(headers.get_all("cookie").iter().count(), 1);
     }
 
     #[test]
