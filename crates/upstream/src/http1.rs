@@ -28,7 +28,7 @@ use crate::outgoing::{Outgoing, Progress, Sendable, Upload};
 use crate::stream::Stream;
 use crate::timers::SendTimers;
 
-/// Largest response head in bytes, and the most that is read ahead of a slow client.
+/// Largest response head in bytes, to within a factor of two, and the most that is read ahead of a slow client.
 const LARGEST_BUFFER: usize = 64 * 1024;
 
 type Connection = http1::Connection<TokioIo<Stream>, Outgoing>;

@@ -115,9 +115,12 @@ pub(crate) type Sendable = http::Request<Outgoing>;
 
 /// Wraps the body; the second part is there when it still has to come from somewhere.
 pub(crate) fn prepare(request: Request) -> (Sendable, Option<Rc<Progress>>) {
-    let (mut head, body) = request.into_parts();
+    let (mut head, given) = request.into_parts();
+    // A document with edits is written here, once, and not each time somebody asks for its length.
+    let known = given.known_bytes();
+    let whole = known.is_some();
+    let body = known.map_or(given, Body::bytes);
     agree_on_length(&mut head.headers, &body);
-    let whole = body.is_end_stream() || body.as_bytes().is_some();
     let progress = (!whole).then(|| {
         Rc::new(Progress {
             upload: Cell::new(Upload::Awaited),

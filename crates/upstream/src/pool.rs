@@ -129,22 +129,25 @@ impl Pool {
         Endpoint::new(address, weight, server_name, Rc::clone(&self.counters))
     }
 
-    /// The endpoints as they are now. Waits only for a name that was never resolved or not for a long time.
-    ///
-    /// An empty list means a cluster without endpoints; the error, that no name could be resolved.
-    pub(crate) async fn endpoints(&self, now: Instant) -> Result<Rc<[Rc<Endpoint>]>, DialFailure> {
+    /// The endpoints as they are now; `None` when one must wait for them. An empty list is a cluster without any.
+    pub(crate) fn endpoints(&self, now: Instant) -> Option<Rc<[Rc<Endpoint>]>> {
         self.take_news();
         let due = self.due.get();
         if due.is_some_and(|at| at <= now) {
             self.ask(now);
         }
-        let endpoints = Rc::clone(&self.endpoints.borrow());
-        let nobody_known = endpoints.is_empty() && !self.named.borrow().is_empty();
+        let nobody_known = self.endpoints.borrow().is_empty() && !self.named.borrow().is_empty();
         let too_old = due.is_some_and(|at| at + TOO_OLD <= now);
-        if !nobody_known && !too_old {
-            return Ok(endpoints);
+        if nobody_known || too_old {
+            return None;
         }
-        let answered = Box::pin(self.answers_since(now));
+        Some(Rc::clone(&self.endpoints.borrow()))
+    }
+
+    /// Waits for names that were never resolved or not for a long time. The error: that none could be resolved.
+    pub(crate) async fn resolve(&self, now: Instant) -> Result<Rc<[Rc<Endpoint>]>, DialFailure> {
+        let answered = self.answers_since(now);
+        let nobody_known = self.endpoints.borrow().is_empty();
         if nobody_known {
             answered.await?;
         } else if let Ok(Err(DialFailure::Failed(reason))) = tokio::time::timeout(PATIENCE, answered).await {

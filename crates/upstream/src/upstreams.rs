@@ -225,17 +225,18 @@ impl Attempt<'_> {
         let mut waiting = Waiting::new(self.timers, progress);
         let connected = match self.pool.open_connection(&endpoint, upgrade, self.started) {
             Some(connected) => connected,
-            None => self.connect(&endpoint, upgrade).await?,
+            None => Box::pin(self.connect(&endpoint, upgrade)).await?,
         };
+        // The rarer ways are boxed: what they need would otherwise be carried about by every request.
         let response = match connected {
             Connected::Http1 { connection, .. } if upgrade => {
-                self.upgrade(*connection, sendable, &mut waiting, lease).await
+                Box::pin(self.upgrade(*connection, sendable, &mut waiting, lease)).await
             }
             Connected::Http1 { connection, reused } => {
                 self.over_http1(connection, reused, sendable, &mut waiting, lease)
                     .await
             }
-            Connected::Http2(slot) => self.over_http2(slot, sendable, &mut waiting, lease).await,
+            Connected::Http2(slot) => Box::pin(self.over_http2(slot, sendable, &mut waiting, lease)).await,
         }?;
         if let Some(record) = self.record {
             record.timings.request_sent.set(waiting.sent);
@@ -245,8 +246,13 @@ impl Attempt<'_> {
     }
 
     async fn choose(&self) -> Result<Rc<Endpoint>, Error> {
-        let resolving = self.pool.endpoints(self.started);
-        let endpoints = self.in_time(resolving).await?;
+        let endpoints = match self.pool.endpoints(self.started) {
+            Some(known) => known,
+            None => {
+                let resolving = self.pool.resolve(self.started);
+                Box::pin(self.in_time(resolving)).await?
+            }
+        };
         balance::pick(&endpoints, self.cluster.load_balance, self.started)
             .cloned()
             .ok_or_else(failure::no_healthy_upstream)
@@ -258,9 +264,7 @@ impl Attempt<'_> {
             counters.metrics.overflows.increment();
             return Err(failure::overflow("max_connections", self.cluster.max_connections));
         }
-        // Boxed: a handshake's state is large, and most requests find an open connection.
-        let dialing = Box::pin(self.pool.connect(endpoint, upgrade));
-        self.in_time(dialing).await
+        self.in_time(self.pool.connect(endpoint, upgrade)).await
     }
 
     /// Under the connect timer, which began with the attempt, and the total one.
@@ -309,7 +313,7 @@ impl Attempt<'_> {
             },
         };
         drop(used);
-        self.fresh_http1(again, waiting, lease).await
+        Box::pin(self.fresh_http1(again, waiting, lease)).await
     }
 
     /// The second and last try of a request that met a stale connection: always on a new one.

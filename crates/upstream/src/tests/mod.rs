@@ -2,6 +2,7 @@
 
 mod balance;
 mod dns;
+mod edges;
 mod http1;
 mod http2;
 mod support;

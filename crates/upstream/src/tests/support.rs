@@ -117,6 +117,13 @@ impl Peer {
         }
     }
 
+    /// The next request head with whatever came after it, for bodies without a length.
+    pub(crate) async fn everything(&mut self) -> String {
+        let mut request = self.request().await;
+        request.push_str(std::str::from_utf8(&std::mem::take(&mut self.seen)).unwrap());
+        request
+    }
+
     fn whole_request(&self) -> Option<usize> {
         let text = String::from_utf8_lossy(&self.seen);
         let head = text.find("\r\n\r\n")? + 4;
