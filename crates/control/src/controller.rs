@@ -70,31 +70,30 @@ impl Controller {
     /// Reads, compiles and publishes once.
     ///
     /// # Errors
-    /// When a configured directory itself cannot be read; what is in force stays.
+    /// When a configured directory itself cannot be read; what is in force stays, and the status says why.
     pub fn reload(&mut self) -> io::Result<Status> {
-        let files = self.options.directory.read()?;
+        let files = match self.options.directory.read() {
+            Ok(files) => files,
+            Err(cause) => {
+                self.note_unreadable(&cause);
+                return Err(cause);
+            }
+        };
         let (mut objects, mut diagnostics) = self.read_files(&files);
         let (mut snapshot, refused) = compile(&objects, &self.options.compile);
         let mut remaining = refused.clone();
-        if self.last_good.fall_back(&mut objects, &refused) {
+        diagnostics.extend(refused);
+        if self.last_good.fall_back(&mut objects, &remaining) {
             (snapshot, remaining) = compile(&objects, &self.options.compile);
-            diagnostics.extend(refused);
-            let known: HashSet<String> = diagnostics.iter().map(ToString::to_string).collect();
-            diagnostics.extend(
-                remaining
-                    .iter()
-                    .filter(|new| !known.contains(&new.to_string()))
-                    .cloned(),
-            );
-        } else {
-            diagnostics.extend(refused);
+            diagnostics.extend(remaining.iter().cloned());
         }
         self.last_good.accept(&objects, &remaining);
-        Ok(self.publish(snapshot, diagnostics, objects.len()))
+        Ok(self.publish(snapshot, once_each(diagnostics), objects.len()))
     }
 
     fn read_files(&self, files: &[SourceFile]) -> (Objects, Vec<Diagnostic>) {
         let (mut objects, mut diagnostics) = (Objects::new(), Vec::new());
+        let mut hidden = Vec::new();
         let substitute = self.options.substitute.as_deref();
         let lookup = substitute.map(|lookup| move |name: &str| lookup(name));
         let options = ReadOptions {
@@ -104,31 +103,40 @@ impl Controller {
                 .map(|lookup| lookup as &dyn Fn(&str) -> Option<String>),
         };
         for file in files {
-            let broken;
-            let mut present = HashSet::new();
-            match &file.text {
+            let (found, faults) = match &file.text {
                 Ok(text) => {
                     let reading = read(text.as_bytes(), &file.name, &options);
-                    broken = reading.diagnostics.iter().any(Diagnostic::is_error);
-                    diagnostics.extend(reading.diagnostics);
-                    for object in reading.objects {
-                        present.insert(object.key());
-                        diagnostics.extend(objects.insert(object).err());
-                    }
+                    (reading.objects, reading.diagnostics)
                 }
                 Err(cause) => {
-                    broken = true;
-                    diagnostics.push(Diagnostic::error(&file.name, Default::default(), cause.clone()));
+                    let unread = Diagnostic::error(&file.name, Default::default(), cause.clone());
+                    (Vec::new(), vec![unread])
                 }
+            };
+            hidden.extend(self.last_good.hidden_by(&file.name, &faults));
+            diagnostics.extend(faults);
+            for object in found {
+                diagnostics.extend(objects.insert(object).err());
             }
-            if broken {
-                for object in self.last_good.missing_from(&file.name, &present) {
-                    // One that moved to another file is defined there now.
-                    drop(objects.insert(object));
-                }
+        }
+        // Behind all files: one that was moved elsewhere is defined there now.
+        for object in hidden {
+            if objects.get(&object.key()).is_none() {
+                objects.replace(object);
             }
         }
         (objects, diagnostics)
+    }
+
+    /// Nothing changes but what is told.
+    fn note_unreadable(&mut self, cause: &io::Error) {
+        let unread = Diagnostic::error(&"--config".into(), Default::default(), cause.to_string());
+        let mut status = self.status.borrow().clone();
+        let mut diagnostics = Vec::clone(&status.diagnostics);
+        diagnostics.push(unread);
+        status.diagnostics = Arc::new(once_each(diagnostics));
+        status.rejected = count_errors(&status.diagnostics);
+        self.status.send_replace(status);
     }
 
     fn publish(&mut self, snapshot: Snapshot, diagnostics: Vec<Diagnostic>, objects: usize) -> Status {
@@ -137,23 +145,34 @@ impl Controller {
             generation: self.generation,
             ..snapshot
         });
-        let mut rejected = BTreeMap::new();
-        for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.is_error()) {
-            let kind: &str = if diagnostic.kind.is_empty() {
-                "unknown"
-            } else {
-                &diagnostic.kind
-            };
-            *rejected.entry(kind.to_owned()).or_insert(0) += 1;
-        }
         let status = Status {
             generation: self.generation,
+            rejected: count_errors(&diagnostics),
             diagnostics: Arc::new(diagnostics),
-            rejected,
             objects,
             at: clock::unix_seconds(),
         };
         self.status.send_replace(status.clone());
         status
     }
+}
+
+/// Without repetitions: a file's fault is found again when its last good version is compiled.
+fn once_each(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    let mut told = HashSet::new();
+    diagnostics.retain(|diagnostic| told.insert(diagnostic.to_string()));
+    diagnostics
+}
+
+fn count_errors(diagnostics: &[Diagnostic]) -> BTreeMap<String, u64> {
+    let mut rejected = BTreeMap::new();
+    for diagnostic in diagnostics.iter().filter(|diagnostic| diagnostic.is_error()) {
+        let kind: &str = if diagnostic.kind.is_empty() {
+            "unknown"
+        } else {
+            &diagnostic.kind
+        };
+        *rejected.entry(kind.to_owned()).or_insert(0) += 1;
+    }
+    rejected
 }

@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,25 +62,35 @@ impl Directory {
                 files.push(read_file(root));
             }
         }
+        if files.len() > MAX_FILES {
+            files.truncate(MAX_FILES);
+            files.push(SourceFile {
+                name: "--config".into(),
+                text: Err(format!("more than {MAX_FILES} files: the rest is not read")),
+            });
+        }
         Ok(files)
     }
 
-    /// A channel that receives one value whenever the contents have changed. Dropping the receiver ends the watch.
+    /// A channel that receives one value whenever the contents have changed since this call: call it before reading.
+    /// Dropping the receiver ends the watch.
     #[must_use]
     pub fn watch(&self) -> mpsc::Receiver<()> {
         let (changed, receiver) = mpsc::channel(1);
         let directory = self.clone();
+        let known = self.fingerprint();
         drop(tollgate_base::task::spawn("configuration watch", async move {
-            directory.run_watch(changed).await
+            directory.run_watch(changed, known).await
         }));
         receiver
     }
 
-    async fn run_watch(self, changed: mpsc::Sender<()>) {
+    async fn run_watch(self, changed: mpsc::Sender<()>, first: u64) {
         let (ping, mut pings) = mpsc::channel(1);
-        // Kept alive for as long as the loop runs.
-        let _watcher = self.notifications(ping);
-        let mut known = self.fingerprint();
+        let mut known = first;
+        let mut places = self.places();
+        // Kept alive for as long as it is the right one.
+        let mut _watcher = self.notifications(ping.clone());
         loop {
             tokio::select! {
                 Some(()) = pings.recv() => tokio::time::sleep(SETTLE).await,
@@ -87,7 +98,16 @@ impl Directory {
                 () = changed.closed() => return,
             }
             while pings.try_recv().is_ok() {}
-            let now = self.fingerprint();
+            let directory = self.clone();
+            let looked = tokio::task::spawn_blocking(move || (directory.fingerprint(), directory.places()));
+            let Ok((now, places_now)) = looked.await else {
+                continue;
+            };
+            if places_now != places {
+                // A root that was removed and made again is another one: the old one's watch hears nothing.
+                places = places_now;
+                _watcher = self.notifications(ping.clone());
+            }
             if now != known {
                 known = now;
                 if changed.send(()).await.is_err() {
@@ -115,6 +135,15 @@ impl Directory {
             }
         }
         Some(watcher)
+    }
+
+    /// Which directories the roots' names stand for at present.
+    fn places(&self) -> Vec<Option<(u64, u64)>> {
+        let place = |root: &PathBuf| {
+            let metadata = fs::metadata(root).ok()?;
+            Some((metadata.dev(), metadata.ino()))
+        };
+        self.roots.iter().map(place).collect()
     }
 
     fn fingerprint(&self) -> u64 {
@@ -146,8 +175,11 @@ fn read_directory(
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if hidden || files.len() >= MAX_FILES {
+        if hidden {
             continue;
+        }
+        if files.len() > MAX_FILES {
+            return Ok(());
         }
         if path.is_dir() {
             if let Err(cause) = read_directory(&path, visited, files) {
@@ -174,17 +206,25 @@ fn has_known_ending(path: &Path) -> bool {
 }
 
 fn read_file(path: &Path) -> SourceFile {
-    let text = match fs::metadata(path) {
-        Ok(metadata) if metadata.len() > MAX_FILE => Err(format!("larger than {MAX_FILE} bytes")),
-        Ok(_) => fs::read(path)
-            .map_err(|cause| cause.to_string())
-            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())),
-        Err(cause) => Err(cause.to_string()),
-    };
     SourceFile {
         name: name_of(path),
-        text,
+        text: read_text(path),
     }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    let told = |cause: io::Error| cause.to_string();
+    // Opening a pipe would wait for somebody to write into it.
+    if !fs::metadata(path).map_err(told)?.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    let file = fs::File::open(path).map_err(told)?;
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(told)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(format!("larger than {MAX_FILE} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|_| "not valid UTF-8".to_owned())
 }
 
 fn name_of(path: &Path) -> Arc<str> {
@@ -240,6 +280,67 @@ mod tests {
             .expect("readable");
         assert!(files[0].text.is_err());
         assert!(files[1].text.is_ok());
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_large_says_so() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let pipe = std::process::Command::new("mkfifo")
+            .arg(root.path().join("a.yaml"))
+            .status();
+        assert!(pipe.expect("mkfifo").success());
+        let large = fs::File::create(root.path().join("b.yaml")).expect("made");
+        large.set_len(MAX_FILE + 1).expect("grown");
+        let files = Directory::new(vec![root.path().to_owned()])
+            .read()
+            .expect("readable");
+        let texts: Vec<_> = files.iter().map(|file| file.text.clone()).collect();
+        let expected = [
+            "not a regular file".to_owned(),
+            format!("larger than {MAX_FILE} bytes"),
+        ];
+        assert_eq!(texts, expected.map(Err));
+    }
+
+    #[tokio::test]
+    async fn a_change_between_the_call_and_the_first_look_is_announced() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        fs::write(root.path().join("a.yaml"), "kind: X").expect("written");
+        // The task of the watch runs only once this test waits.
+        let mut changes = Directory::new(vec![root.path().to_owned()]).watch();
+        fs::write(root.path().join("a.yaml"), "kind: Y").expect("written");
+        assert!(changes.recv().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_root_that_is_removed_and_made_again_and_a_flipped_link_are_announced() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        let (config, mount) = (root.path().join("config"), root.path().join("mount"));
+        for (directory, text) in [("one", "kind: X"), ("two", "kind: Y")] {
+            fs::create_dir_all(mount.join(directory)).expect("made");
+            fs::write(mount.join(directory).join("a.yaml"), text).expect("written");
+        }
+        std::os::unix::fs::symlink("one", mount.join("..data")).expect("linked");
+        std::os::unix::fs::symlink("..data/a.yaml", mount.join("a.yaml")).expect("linked");
+        fs::rename(mount.join("one"), mount.join("..one")).expect("renamed");
+        fs::rename(mount.join("two"), mount.join("..two")).expect("renamed");
+        let flip = |target: &str| {
+            std::os::unix::fs::symlink(target, mount.join("..new")).expect("linked");
+            fs::rename(mount.join("..new"), mount.join("..data")).expect("flipped");
+        };
+        flip("..one");
+        fs::create_dir(&config).expect("made");
+        let directory = Directory::new(vec![config.clone(), mount.clone()]);
+        assert_eq!(names(&directory), ["a.yaml"]);
+        let mut changes = directory.watch();
+        flip("..two");
+        assert!(changes.recv().await.is_some());
+        fs::remove_dir(&config).expect("removed");
+        assert!(changes.recv().await.is_some());
+        fs::create_dir(&config).expect("made");
+        assert!(changes.recv().await.is_some());
+        fs::write(config.join("b.yaml"), "kind: Z").expect("written");
+        assert!(changes.recv().await.is_some());
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 use tollgate_snapshot::cluster::{Endpoints, Verification};
 use tollgate_snapshot::route::{Action, Destination, PathMatch, Route};
-use tollgate_snapshot::{Cluster, Snapshot, VirtualHost};
+use tollgate_snapshot::{Cluster, Settings, Snapshot, VirtualHost};
 
 use crate::Status;
 
@@ -35,7 +35,24 @@ pub fn config_dump(snapshot: &Snapshot, status: &Status) -> Value {
             "wildcard": certificates.wildcard.iter().map(|(suffix, _)| format!("*{suffix}")).collect::<Vec<_>>(),
             "fallback": certificates.fallback.is_some(),
         },
-        "settings": format!("{:?}", snapshot.settings),
+        "settings": settings(&snapshot.settings),
+    })
+}
+
+/// Field by field: what is added to the settings shows here only once somebody has decided that it may.
+fn settings(settings: &Settings) -> Value {
+    json!({
+        "downstream_idle_seconds": settings.downstream_idle.as_secs_f64(),
+        "max_request_head_bytes": settings.max_request_head,
+        "request_head_timeout_seconds": settings.request_head_timeout.as_secs_f64(),
+        "buffer_limit_bytes": settings.buffer_limit,
+        "http2_max_streams": settings.http2_max_streams,
+        "http2_stream_window_bytes": settings.http2_stream_window,
+        "http2_connection_window_bytes": settings.http2_connection_window,
+        "alpn_h2": settings.alpn_h2,
+        "connect_timeout_seconds": settings.connect_timeout.as_secs_f64(),
+        "envoy_headers": settings.envoy_headers,
+        "real_ip_header": settings.real_ip_header,
     })
 }
 
