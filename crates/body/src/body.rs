@@ -14,7 +14,8 @@ use hyper::body::Incoming;
 use tollgate_base::{Error, Flag};
 
 use crate::events::{Cutter, Joiner};
-use crate::{EventStream, JsonBodyError, JsonDocument, JsonError};
+use crate::tap::{DataLook, EventLook, Tap};
+use crate::{EventStream, JsonBodyError, JsonDocument, JsonError, SseEvent};
 
 /// A body made by somebody else: a plugin's wrapper, a translator.
 pub type BoxedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
@@ -130,6 +131,27 @@ impl Body {
         match self.0 {
             Inner::Events(joiner) => joiner.into_events(),
             other => EventStream::new(Cutter::new(Self(other))),
+        }
+    }
+
+    /// Shows every event of the body to `look` as it passes. Nothing is changed, delayed or held back: bytes leave in
+    /// the frames they came in. An event over [`crate::DEFAULT_EVENT_LIMIT`] ends the looking, not the body; half an
+    /// event in front of an error is not shown.
+    #[must_use]
+    pub fn observe_events(self, look: impl FnMut(&SseEvent) + 'static) -> Self {
+        match self.0 {
+            Inner::Empty => self,
+            Inner::Events(joiner) => Self::events(joiner.into_events().inspect(look)),
+            other => Self::boxed(Tap::new(Self(other), EventLook::new(look))),
+        }
+    }
+
+    /// Shows every frame of data to `look` as it passes.
+    #[must_use]
+    pub fn observe_data(self, look: impl FnMut(&Bytes) + 'static) -> Self {
+        match self.0 {
+            Inner::Empty => self,
+            other => Self::boxed(Tap::new(Self(other), DataLook(look))),
         }
     }
 

@@ -9,6 +9,7 @@ mod events;
 mod json;
 pub mod path;
 mod sse;
+mod tap;
 
 pub use body::{Body, BoxedBody, Side};
 pub use events::{EventMap, EventStream, Events};

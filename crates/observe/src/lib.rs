@@ -4,11 +4,15 @@
 #![forbid(unsafe_code)]
 
 pub mod access_log;
+mod ai_log;
 pub mod metrics;
 pub mod record;
 pub mod settle;
+pub mod usage;
 
 pub use access_log::{Format, LineWriter, Sink};
+pub use ai_log::AiLog;
 pub use metrics::Metrics;
 pub use record::Record;
-pub use settle::{Settlement, settle};
+pub use settle::{Ending, Settlement, settle};
+pub use usage::Usage;

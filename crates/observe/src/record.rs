@@ -15,6 +15,10 @@ use tollgate_base::clock::Instant;
 use tollgate_base::flag::Flags;
 use tollgate_base::{Flag, Termination};
 
+use crate::ai_log::{self, AiLog};
+use crate::settle::{Ending, Hooks};
+use crate::usage::Usage;
+
 /// A name and value that a plugin leaves for log, span or metric (`wasm.ai_log`, …).
 pub type Attribute = (Cow<'static, str>, String);
 
@@ -110,6 +114,14 @@ pub struct Record {
     pub filter_state: RefCell<SmallVec<[Attribute; 2]>>,
     /// `%DYNAMIC_METADATA(namespace:key)%` values, under `namespace:key`.
     pub metadata: RefCell<Vec<Attribute>>,
+    /// What the model cost.
+    pub usage: RefCell<Usage>,
+    /// Attributes of the `ai_log` object.
+    pub ai_log: RefCell<AiLog>,
+    /// Tags for the exchange's span, later ones of the same name win.
+    pub span_tags: RefCell<Vec<Attribute>>,
+    /// What runs when the exchange is settled.
+    pub(crate) hooks: Hooks,
     /// Whether log line and metrics of this exchange are out; `settle` sets it.
     pub settled: Cell<bool>,
 }
@@ -148,6 +160,10 @@ impl Record {
             response_trailers: RefCell::default(),
             filter_state: RefCell::default(),
             metadata: RefCell::default(),
+            usage: RefCell::default(),
+            ai_log: RefCell::default(),
+            span_tags: RefCell::default(),
+            hooks: Hooks::default(),
             settled: Cell::default(),
         }
     }
@@ -176,6 +192,35 @@ impl Record {
         match state.iter_mut().find(|entry| entry.0 == name) {
             Some(entry) => entry.1 = value,
             None => state.push((name, value)),
+        }
+    }
+
+    /// Leaves an attribute in the `ai_log`, replacing an earlier one of the same name.
+    pub fn set_ai_log(&self, key: impl Into<Cow<'static, str>>, value: impl Into<serde_json::Value>) {
+        self.ai_log.borrow_mut().insert(key.into(), value.into());
+    }
+
+    /// Leaves a tag for the span, replacing an earlier one of the same name.
+    pub fn set_span_tag(&self, key: impl Into<Cow<'static, str>>, value: String) {
+        let name = key.into();
+        let mut tags = self.span_tags.borrow_mut();
+        match tags.iter_mut().find(|tag| tag.0 == name) {
+            Some(tag) => tag.1 = value,
+            None => tags.push((name, value)),
+        }
+    }
+
+    /// Has `hook` run once when the exchange is settled, however it ends: before its line is written, after its body
+    /// is gone. Hooks run in the order in which they were registered. One must not keep the record itself alive.
+    pub fn on_settle(&self, hook: impl FnOnce(&Record, &Ending<'_>) + 'static) {
+        self.hooks.add(Box::new(hook));
+    }
+
+    /// Turns the `ai_log` into its filter state.
+    pub(crate) fn write_ai_log(&self) {
+        let log = self.ai_log.take();
+        if !log.is_empty() {
+            self.set_filter_state(ai_log::FILTER_STATE, ai_log::text(log));
         }
     }
 

@@ -6,5 +6,7 @@
 pub mod table;
 
 mod ai_proxy;
+mod ai_statistics;
+mod token_usage;
 
 pub use table::{Field, Parse, ParseContext, ROWS, Row, find};

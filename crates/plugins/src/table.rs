@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
 use tollgate_plugin::{Phase, Plugin};
 
-use crate::ai_proxy;
+use crate::{ai_proxy, ai_statistics};
 
 /// One built-in plugin.
 #[derive(Debug)]
@@ -84,15 +84,26 @@ pub fn overlay(global: Option<&Value>, rule: Option<&Value>) -> Map<String, Valu
 }
 
 /// Every built-in plugin, by name.
-pub static ROWS: &[Row] = &[Row {
-    name: "ai-proxy",
-    phase: Phase::Unspecified,
-    priority: 100,
-    parse: ai_proxy::parse,
-    rules_inherit: true,
-    fields: ai_proxy::FIELDS,
-    doc: "Lets clients of OpenAI's and Anthropic's APIs talk to any vendor: credentials, host, path, model and wire format.",
-}];
+pub static ROWS: &[Row] = &[
+    Row {
+        name: "ai-proxy",
+        phase: Phase::Unspecified,
+        priority: 100,
+        parse: ai_proxy::parse,
+        rules_inherit: true,
+        fields: ai_proxy::FIELDS,
+        doc: "Lets clients of OpenAI's and Anthropic's APIs talk to any vendor: credentials, host, path, model and wire format.",
+    },
+    Row {
+        name: "ai-statistics",
+        phase: Phase::Unspecified,
+        priority: 200,
+        parse: ai_statistics::parse,
+        rules_inherit: false,
+        fields: ai_statistics::FIELDS,
+        doc: "Counts tokens and durations of AI requests, and puts chosen values into log and span.",
+    },
+];
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,9 @@ mod process;
 mod registry;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use groups::{ClusterMetrics, ListenerMetrics, ServerMetrics, StatusCounters};
 pub use handle::{Counter, Gauge, Held, Histogram};
 pub use registry::{CONTENT_TYPE, Family, Kind, MetricError, Metrics};
+pub use usage::{UsageLabels, UsageMetric, UsageMetrics, UsageSeries};

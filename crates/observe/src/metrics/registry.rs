@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::groups::{ClusterMetrics, ListenerMetrics, ServerMetrics};
 use super::handle::{BOUND_TEXTS, Counter, Gauge, Histogram};
+use super::usage::UsageMetrics;
 
 /// `Content-Type` of the exposition.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -63,6 +64,8 @@ pub struct Metrics {
     listeners: Mutex<HashMap<Box<str>, Arc<ListenerMetrics>>>,
     /// Counts of the process as a whole.
     pub server: ServerMetrics,
+    /// Token usage.
+    pub usage: UsageMetrics,
 }
 
 #[derive(Debug, Default)]
@@ -119,11 +122,13 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let families = Arc::new(Families::default());
         let server = ServerMetrics::new(&families);
+        let usage = UsageMetrics::new(&families);
         Arc::new(Self {
             families,
             clusters: Mutex::default(),
             listeners: Mutex::default(),
             server,
+            usage,
         })
     }
 

@@ -1,0 +1,275 @@
+//! Attributes: what a config wants recorded, where its value comes from, and where it goes (plugins spec §1.3).
+
+use std::borrow::Cow;
+
+use http::HeaderMap;
+use serde_json::{Number, Value};
+use tollgate_body::path::{PathValue, ValueKind};
+use tollgate_observe::Record;
+use tollgate_observe::access_log::escaped;
+
+use super::text::shortened;
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ValueSource {
+    Fixed,
+    RequestHeader,
+    RequestBody,
+    ResponseHeader,
+    ResponseBody,
+    ResponseStreamingBody,
+    /// A name that is no source.
+    Unknown,
+}
+
+impl ValueSource {
+    pub(super) fn of_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "fixed_value" => Self::Fixed,
+            "request_header" => Self::RequestHeader,
+            "request_body" => Self::RequestBody,
+            "response_header" => Self::ResponseHeader,
+            "response_body" => Self::ResponseBody,
+            "response_streaming_body" => Self::ResponseStreamingBody,
+            _ => return None,
+        })
+    }
+}
+
+/// What a stream's events make of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rule {
+    First,
+    Replace,
+    Append,
+}
+
+/// Keys that need no source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BuiltIn {
+    Question,
+    System,
+    Answer,
+    Reasoning,
+    ToolCalls,
+    ReasoningTokens,
+    CachedTokens,
+    InputTokenDetails,
+    OutputTokenDetails,
+}
+
+impl BuiltIn {
+    pub(super) fn of_key(key: &str) -> Option<Self> {
+        Some(match key {
+            "question" => Self::Question,
+            "system" => Self::System,
+            "answer" => Self::Answer,
+            "reasoning" => Self::Reasoning,
+            "tool_calls" => Self::ToolCalls,
+            "reasoning_tokens" => Self::ReasoningTokens,
+            "cached_tokens" => Self::CachedTokens,
+            "input_token_details" => Self::InputTokenDetails,
+            "output_token_details" => Self::OutputTokenDetails,
+            _ => return None,
+        })
+    }
+
+    /// Whether a value comes from `source` where the config names none.
+    fn reads(self, source: ValueSource) -> bool {
+        match self {
+            Self::Question | Self::System => source == ValueSource::RequestBody,
+            _ => matches!(
+                source,
+                ValueSource::ResponseBody | ValueSource::ResponseStreamingBody
+            ),
+        }
+    }
+
+    /// Paths in a request body or a whole answer, the first that gives something.
+    pub(super) fn body_paths(self) -> &'static [&'static str] {
+        match self {
+            Self::Question => &["messages.@reverse.0.content"],
+            Self::System => &["system"],
+            Self::Answer => &["choices.0.message.content", "content.0.text"],
+            Self::Reasoning => &["choices.0.message.reasoning_content"],
+            Self::ToolCalls => &["choices.0.message.tool_calls"],
+            _ => &[],
+        }
+    }
+
+    /// Paths in an event of a stream.
+    pub(super) fn event_paths(self) -> &'static [&'static str] {
+        match self {
+            Self::Answer => &["choices.0.delta.content", "delta.text"],
+            Self::Reasoning => &["choices.0.delta.reasoning_content"],
+            _ => &[],
+        }
+    }
+}
+
+/// One attribute of a config.
+#[derive(Debug)]
+pub(super) struct Attribute {
+    pub(super) key: Box<str>,
+    pub(super) built_in: Option<BuiltIn>,
+    /// `None`: where its built-in says.
+    pub(super) source: Option<ValueSource>,
+    /// The value, a header's name or a path; may be empty for a built-in.
+    pub(super) value: String,
+    pub(super) default_value: String,
+    pub(super) rule: Option<Rule>,
+    pub(super) to_log: bool,
+    pub(super) to_span: bool,
+    pub(super) span_key: Option<String>,
+    pub(super) separate: bool,
+}
+
+impl Attribute {
+    fn logged(key: &str) -> Self {
+        Self {
+            key: key.into(),
+            built_in: BuiltIn::of_key(key),
+            source: None,
+            value: String::new(),
+            default_value: String::new(),
+            rule: None,
+            to_log: true,
+            to_span: false,
+            span_key: None,
+            separate: false,
+        }
+    }
+
+    /// `use_default_attributes`
+    pub(super) fn full_preset() -> Vec<Self> {
+        let messages = Self {
+            source: Some(ValueSource::RequestBody),
+            value: "messages".into(),
+            ..Self::logged("messages")
+        };
+        let built_in = ["question", "system", "answer", "reasoning", "tool_calls"].map(Self::logged);
+        let mut all = vec![messages];
+        all.extend(built_in);
+        all.extend(Self::light_preset());
+        all
+    }
+
+    /// `use_default_response_attributes`
+    pub(super) fn light_preset() -> Vec<Self> {
+        [
+            "reasoning_tokens",
+            "cached_tokens",
+            "input_token_details",
+            "output_token_details",
+        ]
+        .map(Self::logged)
+        .into()
+    }
+
+    /// Whether its value comes from `source`.
+    pub(super) fn reads(&self, source: ValueSource) -> bool {
+        match (self.source, self.built_in) {
+            (Some(own), _) => own == source,
+            (None, Some(built_in)) => built_in.reads(source),
+            (None, None) => false,
+        }
+    }
+
+    /// Records a value: the default where there is none, shortened where it is too long.
+    pub(super) fn put(&self, record: &Record, found: Value, limit: usize) {
+        let value = if is_nothing(&found) && !self.default_value.is_empty() {
+            Value::from(self.default_value.as_str())
+        } else {
+            found
+        };
+        if self.to_span {
+            let text = text_of(&value);
+            if !text.is_empty() {
+                let name = self
+                    .span_key
+                    .clone()
+                    .unwrap_or_else(|| self.key.as_ref().to_owned());
+                record.set_span_tag(name, text.into_owned());
+            }
+        }
+        if !self.to_log {
+            return;
+        }
+        if self.separate {
+            let text = text_of(&value);
+            let kept = shortened(&text, limit).unwrap_or_else(|| text.into_owned());
+            record.set_filter_state(format!("wasm.{}", self.key), escaped(&kept));
+            return;
+        }
+        let is_long = match &value {
+            Value::String(text) => text.len() > limit,
+            Value::Array(_) | Value::Object(_) => true,
+            _ => false,
+        };
+        let kept = is_long.then(|| shortened(&text_of(&value), limit)).flatten();
+        record.set_ai_log(self.key.as_ref().to_owned(), kept.map_or(value, Value::from));
+    }
+}
+
+/// Nothing was found: null or an empty text.
+pub(super) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
+/// A value as text: a string itself, nothing for null, JSON for anything else.
+pub(super) fn text_of(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Null => Cow::Borrowed(""),
+        Value::String(text) => Cow::Borrowed(text),
+        other => Cow::Owned(other.to_string()),
+    }
+}
+
+/// A value that a path led to, with its type; what is broken stays a text.
+pub(super) fn typed(found: &PathValue<'_>) -> Value {
+    match found.kind() {
+        ValueKind::Null => Value::Null,
+        ValueKind::True => Value::Bool(true),
+        ValueKind::False => Value::Bool(false),
+        ValueKind::String => Value::String(found.text().into_owned()),
+        ValueKind::Number => number(found).map_or(Value::Null, Value::Number),
+        ValueKind::Json => found
+            .to_value()
+            .unwrap_or_else(|| Value::String(found.raw().to_owned())),
+    }
+}
+
+fn number(found: &PathValue<'_>) -> Option<Number> {
+    let plain: Option<Number> = found.raw().parse().ok();
+    plain.or_else(|| Number::from_f64(found.float()))
+}
+
+/// Headers whose values are credentials; they never reach log or span.
+const SECRET_HEADERS: [&str; 9] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "x-hi-original-auth",
+    "x-auth-token",
+];
+
+/// A header's value; credentials are masked.
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    let value = headers.get(name)?;
+    if SECRET_HEADERS
+        .iter()
+        .any(|secret| name.eq_ignore_ascii_case(secret))
+    {
+        return Some("***".to_owned());
+    }
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}

@@ -1,0 +1,237 @@
+//! The end of the story: `ai_log`, tags and both metric families, once an exchange (plugins spec §1.1, §1.6, §1.7).
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use tollgate_base::clock::Instant;
+use tollgate_observe::metrics::{UsageLabels, UsageMetric, UsageMetrics, UsageSeries};
+use tollgate_observe::usage::{Source, Tokens};
+use tollgate_observe::{Ending, Record, Usage};
+
+use super::attribute::ValueSource;
+use super::config::{Config, SpanSource};
+use super::observation::{Answer, State};
+use super::request::{api_route, spans};
+
+/// Settles one observed exchange.
+pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, state: State) {
+    spans(config, record, SpanSource::Property, |name| {
+        property(record, name)
+    });
+    record.set_span_tag("gen_ai.span.kind", "LLM".to_owned());
+    let Some(answer) = &state.answer else { return };
+    let took = milliseconds(ending.ended.saturating_duration_since(record.started));
+    let mut usage = record.usage.borrow_mut();
+    note_answer(record, &usage, answer, took);
+    if config.without_usage || !answer.is_good {
+        return;
+    }
+    overrides(config, record, &mut usage);
+    if state.estimable {
+        usage.estimate(state.asked.tokens(), answer.said.tokens());
+    }
+    note_usage(config, record, &usage, answer);
+    first_generation(config, record, &usage, took);
+    if std::mem::replace(&mut usage.counted, true) {
+        return;
+    }
+    count(config, record, ending, &usage, state.consumer.as_deref(), took);
+}
+
+fn note_answer(record: &Record, usage: &Usage, answer: &Answer, took: u64) {
+    let kind = if answer.streamed { "stream" } else { "normal" };
+    record.set_ai_log("response_type", kind);
+    if let Some(id) = &answer.chat_id {
+        record.set_ai_log("chat_id", id.as_str());
+    }
+    if let Some(first) = first_token(record, usage) {
+        record.set_ai_log("llm_first_token_duration", first);
+    }
+    record.set_ai_log("llm_service_duration", took);
+}
+
+/// Milliseconds to the first content of a stream, else to its first event.
+fn first_token(record: &Record, usage: &Usage) -> Option<u64> {
+    let came = usage
+        .first_token
+        .or(usage.first_event)
+        .filter(|_| usage.streamed)?;
+    Some(milliseconds(came.saturating_duration_since(record.started)))
+}
+
+/// Attributes of these names that a config takes from the answer stand for the vendor's usage.
+const OVERRIDES: [&str; 4] = ["model", "input_token", "output_token", "total_token"];
+
+/// Whether the config itself takes this attribute of the log from the answer.
+fn is_configured(config: &Config, name: &str) -> bool {
+    let of_answer = [
+        ValueSource::ResponseHeader,
+        ValueSource::ResponseBody,
+        ValueSource::ResponseStreamingBody,
+    ];
+    config.attributes.iter().any(|attribute| {
+        &*attribute.key == name
+            && attribute.to_log
+            && !attribute.separate
+            && of_answer.iter().any(|source| attribute.reads(*source))
+    })
+}
+
+fn overrides(config: &Config, record: &Record, usage: &mut Usage) {
+    let log = record.ai_log.borrow();
+    let found = |name: &str| log.get(name).filter(|_| is_configured(config, name));
+    let mut tokens = usage.tokens;
+    let [model, input, output, total] = OVERRIDES.map(found);
+    if let Some(Value::String(name)) = model
+        && !name.is_empty()
+    {
+        usage.model = Some(super::request::bounded(name.clone()).into_boxed_str());
+    }
+    let count = |value: Option<&Value>| value.and_then(whole);
+    let (input, output, total) = (count(input), count(output), count(total));
+    if input.is_none() && output.is_none() && total.is_none() {
+        return;
+    }
+    tokens.input = input.unwrap_or(tokens.input);
+    tokens.output = output.unwrap_or(tokens.output);
+    tokens.total = total.unwrap_or_else(|| tokens.input.saturating_add(tokens.output));
+    usage.report(tokens, false);
+}
+
+/// A number of tokens; texts are none.
+fn whole(value: &Value) -> Option<u64> {
+    let number = value.as_number()?;
+    number.as_u64().or_else(|| {
+        let float = number.as_f64()?;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
+        (0.0..9.0e15).contains(&float).then_some(float as u64)
+    })
+}
+
+/// The usage as members of the log and tags of the span.
+fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &Answer) {
+    let Some(source) = usage.source else { return };
+    let tokens = usage.tokens;
+    let model = usage.model_name().unwrap_or("unknown");
+    let details = |details: &serde_json::Map<String, Value>| {
+        (!details.is_empty()).then(|| Value::Object(details.clone()))
+    };
+    let members = [
+        ("model", Some(Value::from(model))),
+        ("input_token", Some(tokens.input.into())),
+        ("output_token", Some(tokens.output.into())),
+        ("total_token", Some(tokens.total.into())),
+        ("input_token_details", details(&answer.reading.input_details)),
+        ("output_token_details", details(&answer.reading.output_details)),
+    ];
+    for (name, value) in members {
+        if let Some(value) = value.filter(|_| !is_configured(config, name)) {
+            record.set_ai_log(name, value);
+        }
+    }
+    if source != Source::Provider {
+        record.set_ai_log("usage_source", source.name());
+    }
+    record.set_span_tag("gen_ai.model_name", model.to_owned());
+    record.set_span_tag("gen_ai.usage.input_tokens", tokens.input.to_string());
+    record.set_span_tag("gen_ai.usage.output_tokens", tokens.output.to_string());
+    record.set_span_tag("gen_ai.usage.total_tokens", tokens.total.to_string());
+}
+
+/// Filter states and tags that only the first form of the config has.
+fn first_generation(config: &Config, record: &Record, usage: &Usage, took: u64) {
+    if config.first_generation.is_none() {
+        return;
+    }
+    record.set_span_tag("total_time", took.to_string());
+    if let Some(first) = usage.first_event.filter(|_| usage.streamed) {
+        record.set_span_tag("first_token_time", epoch_milliseconds(record, first).to_string());
+    }
+    if usage.source.is_none() {
+        return;
+    }
+    let (input, output) = (usage.tokens.input.to_string(), usage.tokens.output.to_string());
+    let model = tollgate_observe::access_log::escaped(usage.model_name().unwrap_or("unknown"));
+    record.set_filter_state("wasm.model", model);
+    record.set_filter_state("wasm.input_token", input.clone());
+    record.set_filter_state("wasm.output_token", output.clone());
+    record.set_span_tag("input_tokens", input);
+    record.set_span_tag("output_tokens", output);
+}
+
+fn count(
+    config: &Config,
+    record: &Record,
+    ending: &Ending<'_>,
+    usage: &Usage,
+    header: Option<&str>,
+    took: u64,
+) {
+    if usage.source.is_none() && usage.model.is_none() {
+        return;
+    }
+    let (route, cluster) = (record.route.borrow(), record.cluster.borrow());
+    let route = route.as_deref().unwrap_or("-");
+    let consumer = record.consumer.borrow();
+    let metrics = &ending.metrics.usage;
+    let series = metrics.series(UsageLabels {
+        route: api_route(route).unwrap_or(route),
+        cluster: cluster.as_deref().unwrap_or("-"),
+        model: usage.model_name().unwrap_or("unknown"),
+        consumer: consumer.as_deref().or(header).unwrap_or("none"),
+    });
+    if let Some(source) = usage.source {
+        count_tokens(metrics, &series, source, usage.tokens);
+        if config.first_generation.is_some() {
+            metrics.add_plain(&series, usage.tokens);
+        }
+    }
+    metrics.add(&series, UsageMetric::ServiceDuration, took);
+    metrics.add(&series, UsageMetric::DurationCount, 1);
+    if let Some(first) = first_token(record, usage) {
+        metrics.add(&series, UsageMetric::FirstTokenDuration, first);
+        metrics.add(&series, UsageMetric::StreamDurationCount, 1);
+    }
+}
+
+/// A count of nothing makes no series, as in Higress.
+fn count_tokens(metrics: &UsageMetrics, series: &UsageSeries, source: Source, tokens: Tokens) {
+    let all = [
+        (UsageMetric::InputToken, tokens.input),
+        (UsageMetric::OutputToken, tokens.output),
+        (UsageMetric::TotalToken, tokens.total),
+    ];
+    for (metric, amount) in all.into_iter().filter(|(_, amount)| *amount > 0) {
+        metrics.add(series, metric, amount);
+    }
+    metrics.add_by_source(source, tokens);
+}
+
+/// Properties of the proxy that a `tracing_span` may name.
+fn property(record: &Record, name: &str) -> Option<String> {
+    let original = &record.original;
+    Some(match name {
+        "route_name" => record.route.borrow().as_deref()?.to_owned(),
+        "cluster_name" => record.cluster.borrow().as_deref()?.to_owned(),
+        "request.id" => record.request_id.to_str().ok()?.to_owned(),
+        "request.method" => original.method.as_str().to_owned(),
+        "request.host" => original.authority.as_ref().to_owned(),
+        "request.path" => original.path.as_str().to_owned(),
+        "request.url_path" => original.path.path().to_owned(),
+        "response.code" => record.status.get().to_string(),
+        "response.code_details" => record.details.borrow().clone().into_owned(),
+        "source.address" => record.connection.peer.to_string(),
+        _ => return None,
+    })
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn epoch_milliseconds(record: &Record, at: Instant) -> u64 {
+    let since = record.start_time + at.saturating_duration_since(record.started);
+    since
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, milliseconds)
+}

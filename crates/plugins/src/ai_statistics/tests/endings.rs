@@ -1,0 +1,177 @@
+//! However an answer ends, it is counted once, and what the vendor said is what is counted.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tollgate_observe::Metrics;
+use tollgate_observe::usage::Source;
+
+use super::{Scene, Step, data, delta, play, play_with, say};
+
+fn usage(input: u64, output: u64) -> Step {
+    data(
+        &json!({"model": "m", "choices": [], "usage": {"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output}}),
+    )
+}
+
+fn counted(left: &super::Left) -> (Option<Source>, u64, u64) {
+    let usage = left.record.usage.borrow();
+    let sum = |name: &str| -> u64 {
+        let family = format!("route_upstream_model_consumer_metric_{name}{{");
+        let lines = left.metrics();
+        let values = lines.iter().filter(|line| line.starts_with(&family));
+        values
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+            .sum()
+    };
+    assert_eq!(
+        (sum("input_token"), sum("output_token")),
+        (usage.tokens.input, usage.tokens.output)
+    );
+    (usage.source, usage.tokens.input, usage.tokens.output)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_report_counts_whatever_follows() {
+    for answer in [
+        vec![delta("a"), usage(5, 3), usage(5, 8), say("data: [DONE]\n\n")],
+        vec![delta("a"), say("data: [DONE]\n\n"), usage(5, 8)],
+        vec![usage(5, 8), Step::Cut],
+        vec![
+            say("data: {\"model\":\"m\",\"us"),
+            say("age\":{\"prompt_tokens\":5,\"completion_to"),
+            say("kens\":8,\"total_tokens\":13}}"),
+        ],
+        vec![usage(5, 8), data(&json!({"usage": null}))],
+        vec![usage(5, 8), data(&json!({"error": {"message": "x"}}))],
+        vec![say(
+            "data: {\"model\":\"m\",\r\ndata: \"usage\":{\"prompt_tokens\":5,\"completion_tokens\":8,\"total_tokens\":13}}\r\n\r\n",
+        )],
+    ] {
+        let left = play(Scene::stream(json!({}), answer.clone())).await;
+        assert_eq!(counted(&left), (Some(Source::Provider), 5, 8), "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_report_tokens_are_estimated_and_marked() {
+    for takes in [None, Some(2)] {
+        let mut scene = Scene::stream(json!({}), vec![delta("abcd"), delta("你"), Step::Cut]);
+        scene.takes = takes;
+        let left = play(scene).await;
+        // Four characters of the question, none of them ASCII; `abcd` and one more character of the answer.
+        assert_eq!(counted(&left), (Some(Source::Estimated), 4, 2));
+        assert_eq!(left.ai_log()["usage_source"], "estimated");
+        assert!(
+            left.metrics()
+                .iter()
+                .any(|line| line == "tollgate_usage_tokens_total{source=\"estimated\",type=\"output\"} 2")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_opening_report_is_no_last_word() {
+    let start = say(
+        "data: {\"type\":\"message_start\",\"message\":{\"model\":\"claude\",\"usage\":{\"input_tokens\":10,\"output_tokens\":1}}}\n\n",
+    );
+    let text = say("data: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"abcdefghijklmnop\"}}\n\n");
+    let mut scene = Scene::stream(json!({}), vec![start, text, Step::Cut]);
+    scene.path = "/v1/messages";
+    assert_eq!(counted(&play(scene).await), (Some(Source::Estimated), 10, 4));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_answer_of_a_model_costs_nothing() {
+    let mut refused = Scene::chat(json!({}));
+    refused.status = 429;
+    refused.answer = vec![say(r#"{"error":{"message":"slow down"}}"#)];
+    let mut page = Scene::chat(json!({}));
+    (page.path, page.content_type) = ("/index.html", "text/html");
+    page.answer = vec![say("<html>content")];
+    let mut picture = Scene::chat(json!({}));
+    (picture.path, picture.content_type) = ("/v1/files/1/content", "application/octet-stream");
+    for scene in [refused, page, picture] {
+        let path = scene.path;
+        let left = play(scene).await;
+        assert_eq!(left.record.usage.borrow().source, None, "{path}");
+        assert!(left.metrics().is_empty(), "{path} {:?}", left.metrics());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_instances_count_once() {
+    let left = play_with(Scene::chat(json!({"enable": true})), Metrics::new(), 2).await;
+    assert_eq!(counted(&left), (Some(Source::Provider), 11, 101));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_pays_for_what_the_vendor_reported() {
+    let answer = vec![delta("a"), usage(5, 8), Step::Wait(1000), say("data: [DONE]\n\n")];
+    for (takes, source) in [
+        (0, Source::Estimated),
+        (1, Source::Estimated),
+        (2, Source::Provider),
+    ] {
+        let mut scene = Scene::stream(json!({}), answer.clone());
+        scene.takes = Some(takes);
+        let left = play(scene).await;
+        assert_eq!(counted(&left).0, Some(source), "{takes}");
+        assert_eq!(left.received.len(), takes);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn frames_pass_as_they_come_and_at_once() {
+    let mut scene = Scene::stream(
+        json!({"use_default_attributes": true}),
+        vec![say("data: {\"a\""), Step::Wait(60_000), say(":1}\n"), say("\n")],
+    );
+    scene.takes = Some(1);
+    let before = tokio::time::Instant::now();
+    let left = play(scene).await;
+    assert_eq!(left.received, ["data: {\"a\""]);
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn long_answers_keep_memory_bounded_and_their_usage() {
+    let config = json!({"value_length_limit": 1000, "attributes": [{"key": "answer", "apply_to_log": true}]});
+    let text = "x".repeat(100_000);
+    let mut answer: Vec<_> = (0..200).map(|_| delta(&text)).collect();
+    answer.push(usage(5, 8));
+    let left = play(Scene::stream(config, answer)).await;
+    assert_eq!(left.ai_log()["answer"].as_str().unwrap().len(), 1013);
+    assert_eq!(counted(&left).0, Some(Source::Provider));
+    let mut scene = Scene::chat(json!({}));
+    scene.path = "/v1/embeddings";
+    scene.answer = vec![say(r#"{"model":"e","data":["#)];
+    scene.answer.extend((0..200).map(|_| say("1".repeat(100_000))));
+    scene
+        .answer
+        .push(say(r#"],"usage":{"prompt_tokens":7,"total_tokens":7}}"#));
+    let left = play(scene).await;
+    assert_eq!(counted(&left), (Some(Source::Provider), 7, 0));
+    assert_eq!(left.ai_log()["model"], "e");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hostile_values_stay_inside_their_places() {
+    let long = "m".repeat(100_000);
+    let mut scene = Scene::chat(json!({"enable": true}));
+    scene.answer = vec![say(
+        json!({"id": long, "model": format!("\"}}\n{{evil{long}"), "usage": {"prompt_tokens": u64::MAX, "completion_tokens": 1, "total_tokens": 3}}).to_string(),
+    )];
+    let left = play(scene).await;
+    let log = left.ai_log();
+    assert!(log["model"].as_str().unwrap().len() <= 256 && log["chat_id"].as_str().unwrap().len() <= 256);
+    let line = left
+        .metrics()
+        .into_iter()
+        .find(|line| line.contains("total_token"))
+        .unwrap();
+    assert!(line.contains("ai_model=\"\\\"}\\n{evil"), "{line}");
+    let state = left.state("wasm.model").unwrap();
+    let read: Value = serde_json::from_str(&format!("{{\"model\":\"{state}\"}}")).unwrap();
+    assert!(read["model"].as_str().unwrap().starts_with("\"}\n{evil"));
+}

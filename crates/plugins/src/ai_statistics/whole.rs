@@ -1,0 +1,108 @@
+//! A plain answer kept for reading while it passes: all of it up to a bound, of a longer one its two ends.
+
+use bytes::Bytes;
+use memchr::memmem;
+
+/// Bytes of an answer that are kept as a whole.
+const WHOLE_LIMIT: usize = 16 * 1024 * 1024;
+/// Bytes kept of either end of a longer one; usage stands near the end.
+const END_LIMIT: usize = 64 * 1024;
+
+/// What is kept.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    frames: Vec<Bytes>,
+    length: usize,
+    /// The last bytes of an answer that is too long.
+    tail: Option<Vec<u8>>,
+}
+
+impl Whole {
+    pub(super) fn push(&mut self, data: &Bytes) {
+        self.length += data.len();
+        if let Some(tail) = &mut self.tail {
+            keep_end(tail, data);
+            return;
+        }
+        self.frames.push(data.clone());
+        if self.length <= WHOLE_LIMIT {
+            return;
+        }
+        let mut tail = Vec::with_capacity(2 * END_LIMIT);
+        for frame in &self.frames {
+            keep_end(&mut tail, frame);
+        }
+        let head = joined(&self.frames, END_LIMIT);
+        self.frames = vec![head];
+        self.tail = Some(tail);
+    }
+
+    /// The answer, or its beginning.
+    pub(super) fn text(&self) -> Bytes {
+        match self.frames.as_slice() {
+            [only] => only.clone(),
+            frames => joined(frames, WHOLE_LIMIT),
+        }
+    }
+
+    /// A stand-in for the usage at the end of an answer that is too long: an object of its last members.
+    pub(super) fn usage_at_end(&self) -> Option<Vec<u8>> {
+        let tail = self.tail.as_deref()?;
+        let at = memmem::rfind(tail, b"\"usage\"").or_else(|| memmem::rfind(tail, b"\"usageMetadata\""))?;
+        Some([b"{", tail.get(at..)?].concat())
+    }
+}
+
+fn keep_end(tail: &mut Vec<u8>, data: &[u8]) {
+    let last = data.len().saturating_sub(END_LIMIT);
+    tail.extend_from_slice(data.get(last..).unwrap_or_default());
+    if tail.len() > 2 * END_LIMIT {
+        let surplus = tail.len() - END_LIMIT;
+        tail.drain(..surplus);
+    }
+}
+
+fn joined(frames: &[Bytes], limit: usize) -> Bytes {
+    let mut all = Vec::with_capacity(frames.iter().map(Bytes::len).sum::<usize>().min(limit));
+    for frame in frames {
+        let room = limit.saturating_sub(all.len()).min(frame.len());
+        all.extend_from_slice(frame.get(..room).unwrap_or_default());
+    }
+    all.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_answer_keeps_its_ends() {
+        let mut whole = Whole::default();
+        whole.push(&Bytes::from_static(b"{\"model\":\"m\",\"data\":["));
+        let frame = Bytes::from(vec![b'1'; 1024 * 1024]);
+        for _ in 0..100 {
+            whole.push(&frame);
+        }
+        whole.push(&Bytes::from_static(b"],\"usage\":{\"prompt_"));
+        whole.push(&Bytes::from_static(b"tokens\":5}}"));
+        assert!(whole.text().starts_with(b"{\"model\":\"m\""));
+        assert_eq!(
+            whole.usage_at_end().unwrap(),
+            b"{\"usage\":{\"prompt_tokens\":5}}"
+        );
+        let kept: usize = whole.frames.iter().map(Bytes::len).sum::<usize>() + whole.tail.unwrap().len();
+        assert!(kept <= 3 * END_LIMIT, "{kept}");
+    }
+
+    #[test]
+    fn a_short_answer_is_kept_as_it_is() {
+        let mut whole = Whole::default();
+        let only = Bytes::from_static(b"{}");
+        whole.push(&only);
+        assert_eq!(whole.text().as_ptr(), only.as_ptr());
+        whole.push(&Bytes::from_static(b"x"));
+        assert_eq!(whole.text(), "{}x");
+        assert_eq!(whole.usage_at_end(), None);
+        assert_eq!(Whole::default().text(), "");
+    }
+}
