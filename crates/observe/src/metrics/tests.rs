@@ -174,7 +174,16 @@ fn the_text_of_a_small_registry() {
          # TYPE tollgate_access_log_dropped_total counter\n\
          tollgate_access_log_dropped_total{{}} 0\n\
          # TYPE tollgate_access_log_errors_total counter\n\
-         tollgate_access_log_errors_total{{}} 0\n"
+         tollgate_access_log_errors_total{{}} 0\n\
+         # TYPE tollgate_usage_tokens_total counter\n\
+         tollgate_usage_tokens_total{{source=\"provider\",type=\"input\"}} 0\n\
+         tollgate_usage_tokens_total{{source=\"provider\",type=\"output\"}} 0\n\
+         tollgate_usage_tokens_total{{source=\"counted\",type=\"input\"}} 0\n\
+         tollgate_usage_tokens_total{{source=\"counted\",type=\"output\"}} 0\n\
+         tollgate_usage_tokens_total{{source=\"estimated\",type=\"input\"}} 0\n\
+         tollgate_usage_tokens_total{{source=\"estimated\",type=\"output\"}} 0\n\
+         # TYPE tollgate_usage_labels_capped_total counter\n\
+         tollgate_usage_labels_capped_total{{}} 0\n"
     );
     assert!(text.starts_with(&expected), "{text}");
     assert!(text[expected.len()..].starts_with("# TYPE process_"), "{text}");
