@@ -60,7 +60,6 @@ async fn ready(State(sight): State<Arc<dyn Sight>>) -> Response {
     }
 }
 
-#[expect(clippy::unused_async, reason = "a handler")]
 async fn live() -> &'static str {
     "live\n"
 }

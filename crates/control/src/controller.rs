@@ -13,6 +13,9 @@ use tollgate_snapshot::{Live, Snapshot};
 use crate::last_good::LastGood;
 use crate::{Directory, SourceFile};
 
+/// A look-up of `${NAME}`.
+pub type Substitute = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// How documents are read and compiled.
 #[derive(Clone)]
 pub struct Options {
@@ -21,7 +24,7 @@ pub struct Options {
     /// Namespace of documents that name none.
     pub namespace: String,
     /// Values for `${NAME}`; `None` leaves documents alone.
-    pub substitute: Option<Arc<dyn Fn(&str) -> Option<String> + Send + Sync>>,
+    pub substitute: Option<Substitute>,
     /// Options of the compiler.
     pub compile: tollgate_compile::Options,
 }

@@ -129,7 +129,8 @@ impl Directory {
                 return None;
             }
         };
-        for root in &self.roots {
+        // Whoever reads tells of one that is not there; once it is, it is watched.
+        for root in self.roots.iter().filter(|root| root.exists()) {
             if let Err(cause) = watcher.watch(root, RecursiveMode::Recursive) {
                 tracing::warn!(error = %cause, path = %root.display(), "cannot be watched: changes are found by comparison only");
             }

@@ -8,6 +8,6 @@ mod directory;
 mod dump;
 mod last_good;
 
-pub use controller::{Controller, Options, Status};
+pub use controller::{Controller, Options, Status, Substitute};
 pub use directory::{Directory, SourceFile};
 pub use dump::config_dump;

@@ -6,10 +6,11 @@ use tollgate_control::Controller;
 use tollgate_snapshot::{Live, Snapshot};
 
 use crate::diagnostics::print;
+use crate::failure::{FAILED, Failure};
 use crate::flags::CheckFlags;
-use crate::{FAILED, gateway};
+use crate::gateway;
 
-pub(crate) fn run(flags: &CheckFlags) -> Result<ExitCode, String> {
+pub(crate) fn run(flags: &CheckFlags) -> Result<ExitCode, Failure> {
     let live = Live::new(Snapshot::default());
     let options = gateway::controller_options(&flags.config)?;
     let (mut controller, _status) = Controller::new(options, live);

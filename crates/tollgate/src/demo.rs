@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tollgate_mock_llm::{Options, Tls};
 
+use crate::failure::Failure;
 use crate::flags::{ConfigFlags, DemoFlags};
 use crate::gateway::{self, Extras};
 
@@ -19,7 +20,7 @@ const VARIABLES: &[(&str, &str)] = &[("LLM", "qwen"), ("LLM_DOMAIN", VENDOR), ("
 /// Time between streamed tokens: slow enough to be seen.
 const PACE: Duration = Duration::from_millis(30);
 
-pub(crate) fn run(flags: DemoFlags) -> Result<ExitCode, String> {
+pub(crate) fn run(flags: DemoFlags) -> Result<ExitCode, Failure> {
     let failed = |what: &'static str| move |cause: std::io::Error| format!("{what}: {cause}");
     let tls = Tls::new(&[VENDOR]).map_err(failed("the mock's certificate"))?;
     let authority = tls.authority.pem();

@@ -9,10 +9,11 @@ use tollgate_snapshot::route::RequestHead;
 use tollgate_snapshot::{Live, Snapshot};
 
 use crate::diagnostics::print;
+use crate::failure::{FAILED, Failure};
 use crate::flags::ExplainFlags;
-use crate::{FAILED, gateway};
+use crate::gateway;
 
-pub(crate) fn run(flags: &ExplainFlags) -> Result<ExitCode, String> {
+pub(crate) fn run(flags: &ExplainFlags) -> Result<ExitCode, Failure> {
     let live = Live::new(Snapshot::default());
     let (mut controller, _status) =
         Controller::new(gateway::controller_options(&flags.config)?, live.clone());
@@ -21,13 +22,13 @@ pub(crate) fn run(flags: &ExplainFlags) -> Result<ExitCode, String> {
     let uri: Uri = flags
         .url
         .parse()
-        .map_err(|cause| format!("{}: {cause}", flags.url))?;
+        .map_err(|cause| Failure::usage(format!("{}: {cause}", flags.url)))?;
     let authority = uri
         .authority()
-        .ok_or_else(|| format!("{}: expected http://HOST/PATH", flags.url))?
+        .ok_or_else(|| Failure::usage(format!("{}: expected http://HOST/PATH", flags.url)))?
         .to_string();
-    let headers = headers(&flags.headers)?;
-    let method = method(flags)?;
+    let headers = headers(&flags.headers).map_err(Failure::usage)?;
+    let method = method(flags).map_err(Failure::usage)?;
     let sent_host = headers
         .get(http::header::HOST)
         .and_then(|value| value.to_str().ok());

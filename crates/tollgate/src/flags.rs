@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 /// An AI gateway that reads Higress's YAML.
@@ -48,7 +49,7 @@ pub(crate) struct ConfigFlags {
     #[arg(long, value_name = "NAME", default_value = "", env = "TOLLGATE_INGRESS_CLASS")]
     pub ingress_class: String,
     /// Replace ${NAME} in documents with environment variables
-    #[arg(long, env = "TOLLGATE_ENVSUBST")]
+    #[arg(long, env = "TOLLGATE_ENVSUBST", value_parser = FalseyValueParser::new())]
     pub envsubst: bool,
 }
 
@@ -118,7 +119,7 @@ pub(crate) struct ServeFlags {
     #[arg(long, value_name = "PATH", default_value = "-", env = "TOLLGATE_ACCESS_LOG")]
     pub access_log: String,
     /// Level of the program's own log on standard error
-    #[arg(long, value_name = "LEVEL", default_value = "info", env = "TOLLGATE_LOG")]
+    #[arg(long, value_name = "LEVEL", default_value = "info", env = "TOLLGATE_LOG", value_parser = log_filter)]
     pub log: String,
     /// Seconds that open requests get to finish after SIGTERM
     #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "TOLLGATE_DRAIN")]
@@ -196,6 +197,16 @@ pub(crate) struct PluginsFlags {
     pub json: bool,
 }
 
+/// A level, or `TARGET=LEVEL,…`. A lone word that is no level would count as a target and switch everything off.
+fn log_filter(text: &str) -> Result<String, String> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(text));
+    if is_level || (text.contains('=') && tracing_subscriber::EnvFilter::try_new(text).is_ok()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("expected one of {}, or TARGET=LEVEL", LEVELS.join(", ")))
+}
+
 /// A listening address, or none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Listen(pub Option<SocketAddr>);
@@ -222,6 +233,16 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn log_levels() {
+        for good in ["info", "DEBUG", "off", "info,hyper=debug", "tollgate_proxy=trace"] {
+            assert!(log_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "loud", "hyper=loud", "="] {
+            assert!(log_filter(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -11,19 +11,20 @@ use tokio::sync::watch;
 use tollgate_base::shutdown::{self, Phase, Trigger};
 use tollgate_base::{Shutdown, task};
 use tollgate_console::admin::{self, Sight};
-use tollgate_control::{Controller, Directory, Status, config_dump};
+use tollgate_control::{Controller, Directory, Status, Substitute, config_dump};
 use tollgate_proxy::{Observers, Running};
 use tollgate_snapshot::{Live, Snapshot};
 use tollgate_upstream::{Override, Shared};
 
 use crate::diagnostics::say;
+use crate::failure::Failure;
 use crate::flags::{ConfigFlags, RunFlags, ServeFlags};
 use crate::signals::{Ask, Signals};
 
 /// How long the last log lines get to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-pub(crate) fn run(flags: RunFlags) -> Result<ExitCode, String> {
+pub(crate) fn run(flags: RunFlags) -> Result<ExitCode, Failure> {
     let extras = Extras::default();
     serve_until_stopped(controller_options(&flags.config)?, &flags.serve, extras)
 }
@@ -40,9 +41,9 @@ pub(crate) struct Extras {
 }
 
 /// Options of the control loop from the flags.
-pub(crate) fn controller_options(flags: &ConfigFlags) -> Result<tollgate_control::Options, String> {
+pub(crate) fn controller_options(flags: &ConfigFlags) -> Result<tollgate_control::Options, Failure> {
     if flags.config.is_empty() {
-        return Err("nothing to serve: give --config DIR".to_owned());
+        return Err(Failure::usage("nothing to serve: give --config DIR"));
     }
     Ok(control_options(
         flags.config.clone(),
@@ -69,9 +70,6 @@ pub(crate) fn control_options(
     }
 }
 
-/// A look-up of `${NAME}`.
-pub(crate) type Substitute = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
-
 #[expect(
     clippy::disallowed_methods,
     reason = "the command line is where the environment is read"
@@ -85,7 +83,7 @@ pub(crate) fn serve_until_stopped(
     control: tollgate_control::Options,
     flags: &ServeFlags,
     extras: Extras,
-) -> Result<ExitCode, String> {
+) -> Result<ExitCode, Failure> {
     start_log(&flags.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -94,8 +92,10 @@ pub(crate) fn serve_until_stopped(
         .build()
         .map_err(|cause| format!("cannot start the background runtime: {cause}"))?;
     let outcome = runtime.block_on(async {
+        // Before anything else: a signal that nobody listens for kills.
+        let signals = Signals::new().map_err(|cause| format!("cannot listen for signals: {cause}"))?;
         let gateway = Gateway::start(control, flags, extras).await?;
-        gateway.serve(Duration::from_secs(flags.drain)).await
+        Ok(gateway.serve(signals, Duration::from_secs(flags.drain)).await)
     });
     runtime.shutdown_timeout(LAST_LINES);
     outcome
@@ -126,10 +126,10 @@ impl Gateway {
         control: tollgate_control::Options,
         flags: &ServeFlags,
         extras: Extras,
-    ) -> Result<Self, String> {
+    ) -> Result<Self, Failure> {
         let (trigger, shutdown) = shutdown::channel();
-        let observers =
-            Observers::start(&flags.access_log).map_err(|cause| format!("--access-log: {cause}"))?;
+        let observers = Observers::start(&flags.access_log)
+            .map_err(|cause| format!("--access-log {}: {cause}", flags.access_log))?;
         let live = Live::new(Snapshot::default());
         let changes = control.directory.watch();
         let (mut controller, status) = Controller::new(control, live.clone());
@@ -178,8 +178,7 @@ impl Gateway {
         })
     }
 
-    async fn serve(mut self, drain: Duration) -> Result<ExitCode, String> {
-        let mut signals = Signals::new().map_err(|cause| format!("cannot listen for signals: {cause}"))?;
+    async fn serve(mut self, mut signals: Signals, drain: Duration) -> ExitCode {
         loop {
             tokio::select! {
                 Some(()) = self.changes.recv() => self.reload(),
@@ -193,7 +192,7 @@ impl Gateway {
             }
         }
         self.stop(&mut signals, drain).await;
-        Ok(ExitCode::SUCCESS)
+        ExitCode::SUCCESS
     }
 
     fn reload(&mut self) {
@@ -211,7 +210,9 @@ impl Gateway {
                 }
             }
             Err(cause) => {
-                tracing::error!(error = %cause, "the configuration could not be read; the last one stays")
+                tracing::error!(error = %cause, "the configuration could not be read; the last one stays");
+                let status = self.status.borrow().clone();
+                self.observers.configuration(status.generation, &status.rejected);
             }
         }
     }
@@ -225,7 +226,7 @@ impl Gateway {
         let finished = tokio::select! {
             _ = &mut workers => true,
             () = tokio::time::sleep(drain) => false,
-            _ = signals.next() => false,
+            () = signals.stop() => false,
         };
         self.trigger.advance(Phase::Stopped);
         if !finished {
@@ -245,10 +246,10 @@ fn upstream(
     observers: &Observers,
     roots: Vec<Vec<u8>>,
     more: &[String],
-) -> Result<Shared, String> {
+) -> Result<Shared, Failure> {
     let overrides = flags.resolve.iter().chain(more).map(|text| {
         text.parse::<Override>()
-            .map_err(|cause| format!("--resolve {text}: {cause}"))
+            .map_err(|cause| Failure::usage(format!("--resolve {text}: {cause}")))
     });
     let options = tollgate_upstream::Options {
         overrides: overrides.collect::<Result<_, _>>()?,

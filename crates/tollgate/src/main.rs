@@ -5,6 +5,7 @@ mod check;
 mod demo;
 mod diagnostics;
 mod explain;
+mod failure;
 mod flags;
 mod gateway;
 mod mock;
@@ -15,16 +16,17 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::failure::Failure;
 use crate::flags::{Cli, Command};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit code of a command that was refused or failed; usage errors are clap's 2.
-const FAILED: u8 = 1;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return Failure::told(&error),
+    };
     // The one crypto provider of the process; an error means that it is installed already.
     drop(rustls::crypto::aws_lc_rs::default_provider().install_default());
     let outcome = match cli.command {
@@ -32,14 +34,8 @@ fn main() -> ExitCode {
         Command::Demo(flags) => demo::run(flags),
         Command::Check(flags) => check::run(&flags),
         Command::Explain(flags) => explain::run(&flags),
-        Command::MockLlm(flags) => mock::run(&flags),
-        Command::Plugins(flags) => plugins::run(&flags),
+        Command::MockLlm(flags) => mock::run(&flags).map_err(Failure::from),
+        Command::Plugins(flags) => plugins::run(&flags).map_err(Failure::from),
     };
-    match outcome {
-        Ok(code) => code,
-        Err(message) => {
-            diagnostics::say(&format!("tollgate: {message}"));
-            ExitCode::from(FAILED)
-        }
-    }
+    outcome.unwrap_or_else(|failure: Failure| failure.tell())
 }

@@ -20,6 +20,8 @@ pub(crate) fn run(flags: &MockFlags) -> Result<ExitCode, String> {
 }
 
 async fn serve(flags: &MockFlags) -> Result<(), String> {
+    // Before it says that it is ready: a signal that nobody listens for kills.
+    let mut signals = Signals::new().map_err(|cause| format!("cannot listen for signals: {cause}"))?;
     let tls = tls(flags)?;
     let failed = |cause: std::io::Error| format!("cannot listen on {}: {cause}", flags.listen);
     let listener = TcpListener::bind(flags.listen).await.map_err(failed)?;
@@ -34,7 +36,6 @@ async fn serve(flags: &MockFlags) -> Result<(), String> {
         record: 0,
         ..Options::default()
     };
-    let mut signals = Signals::new().map_err(|cause| format!("cannot listen for signals: {cause}"))?;
     let stop = async move {
         signals.next().await;
     };

@@ -28,6 +28,11 @@ impl Signals {
         })
     }
 
+    /// The next one that asks to stop.
+    pub(crate) async fn stop(&mut self) {
+        while self.next().await != Ask::Stop {}
+    }
+
     /// The next one.
     pub(crate) async fn next(&mut self) -> Ask {
         tokio::select! {
