@@ -2,14 +2,34 @@
 //! only at what a client, an operator or the vendor sees. They run in parallel and share nothing.
 
 #[cfg(test)]
+mod admin;
+#[cfg(test)]
+mod bad_documents;
+#[cfg(test)]
+mod bad_requests;
+#[cfg(test)]
 mod bodies;
+#[cfg(test)]
+mod clients;
+#[cfg(test)]
+mod commands;
 #[cfg(test)]
 mod document_000;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod protocols;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod routing;
+#[cfg(test)]
+mod shutdown;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
 mod timers;
+#[cfg(test)]
+mod tls_upstream;

@@ -198,16 +198,17 @@ impl Gateway {
     fn reload(&mut self) {
         match self.controller.reload() {
             Ok(status) => {
+                self.observers.configuration(status.generation, &status.rejected);
+                if let Err(cause) = self.running.published() {
+                    tracing::error!(error = %cause, "a listener could not be opened");
+                }
+                report(&status);
+                // Last: who reads this line finds the rest in place.
                 tracing::info!(
                     generation = status.generation,
                     objects = status.objects,
                     "configuration reloaded"
                 );
-                report(&status);
-                self.observers.configuration(status.generation, &status.rejected);
-                if let Err(cause) = self.running.published() {
-                    tracing::error!(error = %cause, "a listener could not be opened");
-                }
             }
             Err(cause) => {
                 tracing::error!(error = %cause, "the configuration could not be read; the last one stays");
