@@ -94,9 +94,12 @@ impl Router<'_> {
             current.body_mut().buffer("retry buffer", RETRY_BUFFER).await?;
         }
         loop {
-            let again = if may_repeat { replay(&current) } else { None };
+            let again = if may_repeat { replay(&mut current) } else { None };
             let method = current.method().clone();
-            let mut outcome = self.worker.upstreams.send(cluster, current, timers, record).await;
+            let upstreams = &self.worker.upstreams;
+            let mut outcome = upstreams
+                .send_with_copy(cluster, current, again.as_ref(), timers, record)
+                .await;
             if timers.first_event.is_some()
                 && let Ok(response) = outcome
             {
@@ -132,9 +135,11 @@ fn is_small(request: &Request) -> bool {
     !is_at_hand && length.is_some_and(|length| length > 0 && length <= RETRY_BUFFER as u64)
 }
 
-/// A copy to send again; `None` when the body is not at hand as a whole.
-fn replay(request: &Request) -> Option<Request> {
-    let mut copy = Request::new(Body::bytes(request.body().known_bytes()?));
+/// A copy to send again; `None` when the body is not at hand as a whole. A document with edits is written here, once.
+fn replay(request: &mut Request) -> Option<Request> {
+    let bytes = request.body().known_bytes()?;
+    *request.body_mut() = Body::bytes(bytes.clone());
+    let mut copy = Request::new(Body::bytes(bytes));
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();
     *copy.headers_mut() = request.headers().clone();

@@ -236,10 +236,10 @@ impl<'a> Waiting<'a> {
             }
             None => Some(*self.sent.get_or_insert_with(clock::now)),
         };
-        let head = match (since, self.timers.response_head) {
-            (Some(at), Some(limit)) => Some((at + limit, Timer::ResponseHead)),
-            _ => None,
-        };
+        let head = since
+            .zip(self.timers.response_head)
+            .and_then(|(at, limit)| SendTimers::end_of(at, limit))
+            .map(|at| (at, Timer::ResponseHead));
         let total = self.timers.total_deadline.map(|at| (at, Timer::Total));
         let Some((deadline, timer)) = earlier(head, total) else {
             return Poll::Pending;

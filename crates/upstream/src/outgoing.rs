@@ -185,40 +185,37 @@ pub(crate) fn to_http2(request: &mut Sendable, tls: bool) {
 }
 
 /// Enough of a request to send it once more.
-pub(crate) struct Spare {
-    method: Method,
-    uri: Uri,
-    version: Version,
-    headers: HeaderMap,
-    body: Option<Bytes>,
-}
+pub(crate) struct Spare(Sendable);
 
 impl Spare {
     /// `None` when the body cannot be had twice.
     pub(crate) fn of(request: &Sendable) -> Option<Self> {
-        let body = &request.body().body;
-        let bytes = body.as_bytes().cloned();
-        if bytes.is_none() && !body.is_end_stream() {
-            return None;
-        }
-        Some(Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-            body: bytes,
-        })
+        let body = request.body().body.known_bytes()?;
+        Some(Self(sendable_like(request, body)))
     }
 
     pub(crate) fn into_request(self) -> Sendable {
-        let mut request = http::Request::new(Outgoing {
-            body: self.body.map_or_else(Body::empty, Body::bytes),
-            progress: None,
-        });
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers;
-        request
+        self.0
     }
+}
+
+/// A copy of a request whose body is at hand as a whole.
+pub(crate) fn copy(request: &Request) -> Option<Sendable> {
+    let body = request.body().known_bytes()?;
+    let mut copied = sendable_like(request, body);
+    let (head, outgoing) = (copied.headers_mut(), request.body());
+    agree_on_length(head, outgoing);
+    Some(copied)
+}
+
+fn sendable_like<B>(request: &http::Request<B>, body: Bytes) -> Sendable {
+    let mut copied = http::Request::new(Outgoing {
+        body: Body::bytes(body),
+        progress: None,
+    });
+    *copied.method_mut() = request.method().clone();
+    *copied.uri_mut() = request.uri().clone();
+    *copied.version_mut() = request.version();
+    *copied.headers_mut() = request.headers().clone();
+    copied
 }

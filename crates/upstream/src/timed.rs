@@ -56,7 +56,7 @@ impl<B> TimedBody<B> {
         let wait = match self.limit {
             Some((limit, timer)) => {
                 let since = *self.waiting_since.get_or_insert_with(clock::now);
-                Some((since + limit, timer))
+                SendTimers::end_of(since, limit).map(|at| (at, timer))
             }
             None => None,
         };

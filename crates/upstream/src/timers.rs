@@ -33,6 +33,11 @@ impl Default for SendTimers {
 }
 
 impl SendTimers {
+    /// When `limit` from `since` is over; a limit beyond what the clock can count is none.
+    pub(crate) fn end_of(since: Instant, limit: Duration) -> Option<Instant> {
+        since.checked_add(limit)
+    }
+
     /// Whether the body needs watching.
     pub(crate) fn watch_body(&self) -> bool {
         self.first_event.is_some() || self.silence.is_some() || self.total_deadline.is_some()

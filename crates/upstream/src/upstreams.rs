@@ -82,9 +82,26 @@ impl Upstreams {
         timers: &SendTimers,
         record: &Record,
     ) -> Result<Response, Error> {
+        self.send_with_copy(cluster, request, None, timers, record).await
+    }
+
+    /// As [`Upstreams::send`], for a caller that keeps a copy to try again with: it is lent here for the case that a
+    /// connection that had been idle turns out to be closed, so that no second copy is made for each request. The
+    /// copy's body must be at hand as a whole.
+    ///
+    /// # Errors
+    /// As [`Upstreams::send`].
+    pub async fn send_with_copy(
+        &self,
+        cluster: &Arc<Cluster>,
+        request: Request,
+        copy: Option<&Request>,
+        timers: &SendTimers,
+        record: &Record,
+    ) -> Result<Response, Error> {
         record.attempts.set(record.attempts.get() + 1);
         record.timings.upstream_started.set(Some(clock::now()));
-        self.attempt(cluster, request, timers, Some(record)).await
+        self.attempt(cluster, request, copy, timers, Some(record)).await
     }
 
     /// The simple form, for call-outs of plugins: same pools, one time limit for the whole answer.
@@ -99,10 +116,10 @@ impl Upstreams {
     ) -> Result<Response, Error> {
         let timers = SendTimers {
             connect: Some(timeout),
-            total_deadline: Some(clock::now() + timeout),
+            total_deadline: SendTimers::end_of(clock::now(), timeout),
             ..SendTimers::default()
         };
-        self.attempt(cluster, request, &timers, None).await
+        self.attempt(cluster, request, None, &timers, None).await
     }
 
     /// Drops the pools of clusters that are not in `live`; connections in use end with their request.
@@ -175,12 +192,14 @@ impl Upstreams {
         &self,
         cluster: &Arc<Cluster>,
         request: Request,
+        copy: Option<&Request>,
         timers: &SendTimers,
         record: Option<&Record>,
     ) -> Result<Response, Error> {
         let attempt = Attempt {
             pool: self.pool(cluster),
             cluster,
+            copy,
             timers,
             record,
             started: clock::now(),
@@ -198,6 +217,7 @@ impl Upstreams {
 struct Attempt<'a> {
     pool: Rc<Pool>,
     cluster: &'a Cluster,
+    copy: Option<&'a Request>,
     timers: &'a SendTimers,
     record: Option<&'a Record>,
     started: Instant,
@@ -272,7 +292,8 @@ impl Attempt<'_> {
         let connect = self
             .timers
             .connect
-            .map(|limit| (self.started + limit, Timer::Connect));
+            .and_then(|limit| SendTimers::end_of(self.started, limit))
+            .map(|at| (at, Timer::Connect));
         let total = self.timers.total_deadline.map(|at| (at, Timer::Total));
         let outcome = match earlier(connect, total) {
             None => work.await,
@@ -301,19 +322,32 @@ impl Attempt<'_> {
         lease: Lease,
     ) -> Result<Response, Error> {
         outgoing::to_http1(&mut request);
-        let spare = if reused { Spare::of(&request) } else { None };
+        let spare = match self.copy {
+            None if reused => Spare::of(&request),
+            _ => None,
+        };
         let mut used = connection;
         self.note_connection(used.peer, used.local);
         let again = match used.exchange(request, waiting).await {
             Ok(response) => return Ok(self.http1_response(response, used, waiting, lease)),
             Err(Broken::Unsent(unsent)) if reused => *unsent,
-            Err(broken) => match (broken, spare) {
-                (Broken::Exchange(cause), Some(copy)) if self.is_stale(&cause) => copy.into_request(),
-                (other, _) => return Err(other.into_error(self.record)),
-            },
+            Err(Broken::Exchange(cause)) if reused && self.is_stale(&cause) => {
+                match spare.map(Spare::into_request).or_else(|| self.copied()) {
+                    Some(again) => again,
+                    None => return Err(failure::broken(&cause, self.record)),
+                }
+            }
+            Err(broken) => return Err(broken.into_error(self.record)),
         };
         drop(used);
         Box::pin(self.fresh_http1(again, waiting, lease)).await
+    }
+
+    /// The request once more, from the copy that was lent.
+    fn copied(&self) -> Option<Sendable> {
+        let mut again = outgoing::copy(self.copy?)?;
+        outgoing::to_http1(&mut again);
+        Some(again)
     }
 
     /// The second and last try of a request that met a stale connection: always on a new one.

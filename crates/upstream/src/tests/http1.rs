@@ -185,6 +185,30 @@ fn a_stale_connection_is_replaced_without_a_word() {
 }
 
 #[test]
+fn a_copy_that_was_lent_serves_for_the_replacement() {
+    worker(false, async {
+        let server = forgetful().await;
+        let (upstreams, cluster, noted) = (upstreams(), cluster(server.address), record());
+        let timers = SendTimers::default();
+        for body in ["one", "two"] {
+            let copy = post(body);
+            let response = upstreams
+                .send_with_copy(&cluster, post(body), Some(&copy), &timers, &noted)
+                .await
+                .unwrap();
+            assert!(text(response).await.unwrap().starts_with("ok "));
+        }
+        let seen = server.notes();
+        assert_eq!(seen.len(), 3);
+        assert_eq!(seen[1][1..], seen[2][1..]);
+        assert!(
+            seen[2].contains("host: llm.example\r\n") && seen[2].ends_with("two"),
+            "{seen:?}"
+        );
+    });
+}
+
+#[test]
 fn a_body_that_cannot_be_had_twice_is_not_sent_twice() {
     worker(false, async {
         let server = forgetful().await;

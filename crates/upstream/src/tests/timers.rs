@@ -306,6 +306,30 @@ fn total_covers_the_wait_for_the_head_and_for_a_connection() {
 }
 
 #[test]
+fn a_limit_beyond_the_clock_is_none() {
+    worker(true, async {
+        let server = slow(&["one"], LIMIT, true).await;
+        let most = Some(Duration::MAX);
+        let timers = SendTimers {
+            connect: most,
+            response_head: most,
+            first_event: most,
+            silence: most,
+            total_deadline: None,
+        };
+        let sending = upstreams();
+        let cluster = cluster(server.address);
+        let response = sending
+            .send(&cluster, get("/"), &timers, &record())
+            .await
+            .unwrap();
+        assert_eq!(text(response).await.unwrap(), "one");
+        let called = upstreams().call(&cluster, get("/"), Duration::MAX).await.unwrap();
+        assert_eq!(text(called).await.unwrap(), "one");
+    });
+}
+
+#[test]
 fn a_call_has_one_limit_for_everything() {
     worker(true, async {
         let server = slow(&["one"; 20], LIMIT / 4, true).await;
