@@ -109,6 +109,8 @@ pub struct Next<'a> {
     links: &'a [Link],
     /// Ordinal of the first plugin that has not run.
     position: u32,
+    /// The exchange's count of choices that `links` belongs to.
+    reroutes: u32,
     host: &'a dyn Host,
 }
 
@@ -119,17 +121,21 @@ impl<'a> Next<'a> {
         Self {
             links,
             position: 0,
+            reroutes: 0,
             host,
         }
     }
 
-    /// Runs the rest: the next plugin that applies to this request, or the upstream.
+    /// Runs the rest: the next plugin that applies to this request, or the upstream. The route is chosen again first
+    /// when a plugin has asked for it, also when it did so in an earlier run of this rest: this request may be for the
+    /// first route.
     ///
     /// # Errors
     /// What the inner plugins or the upstream failed with.
     pub async fn run(self, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
         let mut rest = self;
-        if exchange.take_reroute() {
+        if exchange.take_reroute(rest.reroutes) {
+            rest.reroutes = exchange.reroutes();
             let links = rest.host.reroute(exchange, &request);
             let behind = links.partition_point(|link| link.ordinal < rest.position);
             rest.links = &links[behind..];
@@ -143,5 +149,156 @@ impl<'a> Next<'a> {
             }
         }
         rest.host.forward(exchange, request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::{Cell, RefCell};
+    use std::rc::Rc;
+
+    use tollgate_body::Body;
+    use tollgate_observe::Record;
+
+    use super::*;
+    use crate::Phase;
+
+    /// Notes who ran; what it does besides is its kind's.
+    struct Step(&'static str, Does);
+
+    #[derive(Clone, Copy)]
+    enum Does {
+        Nothing,
+        /// Runs the rest twice.
+        Repeat,
+        /// Asks for the route that the header names.
+        Reroute,
+    }
+
+    thread_local! {
+        static RAN: RefCell<Vec<&'static str>> = RefCell::default();
+    }
+
+    #[async_trait(?Send)]
+    impl Plugin for Step {
+        async fn call(
+            &self,
+            exchange: &mut Exchange,
+            mut request: Request,
+            next: Next<'_>,
+        ) -> Result<Response, Error> {
+            RAN.with_borrow_mut(|ran| ran.push(self.0));
+            match self.1 {
+                Does::Nothing => {}
+                Does::Repeat => drop(next.run(exchange, Request::new(Body::empty())).await?),
+                Does::Reroute => {
+                    request
+                        .headers_mut()
+                        .insert("route", http::HeaderValue::from_static("b"));
+                    exchange.reroute();
+                }
+            }
+            next.run(exchange, request).await
+        }
+    }
+
+    fn link(ordinal: u32, name: &'static str, does: Does) -> Link {
+        let origin = Origin {
+            object: "t/x".into(),
+            place: "t:1".into(),
+        };
+        let plugin: Arc<dyn Plugin> = Arc::new(Step(name, does));
+        Link {
+            name: name.into(),
+            ordinal,
+            order: Order::new(Phase::default(), None),
+            candidates: vec![Candidate {
+                condition: Condition::Always,
+                plugin: Some(plugin),
+                origin,
+            }],
+        }
+    }
+
+    /// Two routes, `a` and the one that a header asks for.
+    struct Routes {
+        first: Vec<Link>,
+        second: Vec<Link>,
+        choices: Cell<u32>,
+    }
+
+    #[async_trait(?Send)]
+    impl Host for Routes {
+        async fn forward(&self, _exchange: &mut Exchange, _request: Request) -> Result<Response, Error> {
+            RAN.with_borrow_mut(|ran| ran.push("|"));
+            Ok(Response::new(Body::empty()))
+        }
+
+        fn reroute(&self, _exchange: &mut Exchange, request: &Request) -> &[Link] {
+            self.choices.set(self.choices.get() + 1);
+            let asked = request.headers().contains_key("route");
+            if asked { &self.second } else { &self.first }
+        }
+    }
+
+    fn exchange() -> Exchange {
+        let connection = tollgate_observe::record::Connection {
+            id: 1,
+            peer: "127.0.0.1:1".parse().expect("an address"),
+            local: "127.0.0.1:2".parse().expect("an address"),
+            server_name: None,
+            tls: false,
+        };
+        let original = tollgate_observe::record::Original {
+            method: http::Method::GET,
+            authority: "a".into(),
+            path: "/".parse().expect("a path"),
+            version: http::Version::HTTP_11,
+        };
+        let id = http::HeaderValue::from_static("1");
+        let now = tollgate_base::clock::now();
+        Exchange::new(
+            Rc::new(Record::new(Rc::new(connection), original, id, now)),
+            "a".into(),
+            0,
+        )
+    }
+
+    fn ran(first: Vec<Link>, second: Vec<Link>) -> (Vec<&'static str>, u32) {
+        RAN.with_borrow_mut(Vec::clear);
+        let routes = Routes {
+            first,
+            second,
+            choices: Cell::default(),
+        };
+        let mut exchange = exchange();
+        let chain = Next::start(&routes.first, &routes).run(&mut exchange, Request::new(Body::empty()));
+        let mut pinned = std::pin::pin!(chain);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(pinned.as_mut().poll(&mut context).is_ready());
+        (RAN.with_borrow(Vec::clone), routes.choices.get())
+    }
+
+    #[test]
+    fn plugins_behind_a_reroute_are_those_of_the_new_route() {
+        let first = vec![
+            link(1, "router", Does::Reroute),
+            link(2, "a2", Does::Nothing),
+            link(3, "a3", Does::Nothing),
+        ];
+        let second = vec![link(0, "b0", Does::Nothing), link(3, "b3", Does::Nothing)];
+        assert_eq!(ran(first, second), (vec!["router", "b3", "|"], 1));
+    }
+
+    #[test]
+    fn a_second_run_begins_with_its_own_requests_route() {
+        let first = vec![
+            link(1, "retry", Does::Repeat),
+            link(2, "router", Does::Reroute),
+            link(3, "a3", Does::Nothing),
+        ];
+        let second = vec![link(3, "b3", Does::Nothing)];
+        let expected = vec!["retry", "router", "b3", "|", "router", "b3", "|"];
+        assert_eq!(ran(first, second), (expected, 3));
     }
 }

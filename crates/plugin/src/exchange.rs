@@ -27,6 +27,8 @@ pub struct Exchange {
     /// Largest request or response body that a plugin may buffer, in bytes. A plugin that needs more raises it.
     pub buffer_limit: usize,
     reroute: bool,
+    /// How often the route was chosen again.
+    reroutes: u32,
 }
 
 impl Exchange {
@@ -40,6 +42,7 @@ impl Exchange {
             cluster: None,
             buffer_limit,
             reroute: false,
+            reroutes: 0,
         }
     }
 
@@ -49,8 +52,15 @@ impl Exchange {
         self.reroute = true;
     }
 
-    pub(crate) fn take_reroute(&mut self) -> bool {
-        std::mem::take(&mut self.reroute)
+    /// Whether the route must be chosen again for somebody who has seen `known` choices; counts it.
+    pub(crate) fn take_reroute(&mut self, known: u32) -> bool {
+        let wanted = std::mem::take(&mut self.reroute) || known != self.reroutes;
+        self.reroutes += u32::from(wanted);
+        wanted
+    }
+
+    pub(crate) fn reroutes(&self) -> u32 {
+        self.reroutes
     }
 }
 

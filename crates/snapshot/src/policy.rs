@@ -168,11 +168,13 @@ impl AddressRange {
         use std::net::IpAddr::{V4, V6};
         match (self.network, address.to_canonical()) {
             (V4(network), V4(found)) => {
-                let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                let free = 32_u32.saturating_sub(self.prefix.into());
+                let mask = u32::MAX.checked_shl(free).unwrap_or(0);
                 network.to_bits() & mask == found.to_bits() & mask
             }
             (V6(network), V6(found)) => {
-                let mask = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                let free = 128_u32.saturating_sub(self.prefix.into());
+                let mask = u128::MAX.checked_shl(free).unwrap_or(0);
                 network.to_bits() & mask == found.to_bits() & mask
             }
             _ => false,
@@ -189,4 +191,27 @@ pub struct RateLimit {
     pub interval: Duration,
     /// Bucket size.
     pub capacity: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        let range = |network: &str, prefix: u8| AddressRange {
+            network: network.parse().expect("an address"),
+            prefix,
+        };
+        let address = |text: &str| text.parse().expect("an address");
+        assert!(range("10.0.0.0", 8).contains(address("10.255.0.1")));
+        assert!(range("10.0.0.0", 8).contains(address("::ffff:10.1.1.1")));
+        assert!(!range("10.0.0.0", 8).contains(address("11.0.0.1")));
+        assert!(range("0.0.0.0", 0).contains(address("1.2.3.4")));
+        assert!(!range("0.0.0.0", 0).contains(address("::1")));
+        assert!(range("fd00::", 8).contains(address("fdff::1")));
+        // Longer than an address is long: the address itself, and no panic.
+        assert!(range("10.0.0.1", 200).contains(address("10.0.0.1")));
+        assert!(!range("10.0.0.1", 200).contains(address("10.0.0.2")));
+    }
 }
