@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -37,6 +38,8 @@ const SLOW_HEAD: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\n
 pub(crate) struct Client {
     /// What log lines say of it.
     pub connection: Rc<Connection>,
+    /// The peer's address, as forwarding headers show it.
+    pub address: HeaderValue,
     /// Counts it until its last request, or the tunnel it became, is over.
     _open: OpenConnection,
     open_requests: Cell<u32>,
@@ -86,7 +89,10 @@ impl Client {
             order: AtomicU8::new(SERVE),
             wake: Notify::new(),
         };
+        let address = connection.peer.ip().to_canonical().to_string();
         Self {
+            // An address in text is always a valid value.
+            address: HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             connection: Rc::new(connection),
             _open: open,
             open_requests: Cell::new(0),

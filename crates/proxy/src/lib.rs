@@ -15,6 +15,7 @@ mod cors;
 mod ending;
 mod forward;
 mod gate;
+mod grpc;
 mod hold;
 mod listener;
 mod metered;
@@ -34,4 +35,5 @@ mod worker;
 
 pub use normalise::host_of;
 pub use observer::Observers;
+pub use path::resolved as resolved_path;
 pub use server::{Options, Running, StartError, start};

@@ -15,9 +15,10 @@ use tollgate_base::headers::{
 use tollgate_base::{Error, id};
 use tollgate_body::Request;
 use tollgate_observe::Record;
-use tollgate_observe::record::{Connection, Original};
+use tollgate_observe::record::Original;
 use tollgate_snapshot::Settings;
 
+use crate::connection::Client;
 use crate::metered::client_body;
 use crate::path;
 
@@ -38,11 +39,12 @@ pub(crate) struct Normalised {
 
 /// Brings a request into shape; never fails, so that even a refused request is accounted for.
 pub(crate) fn normalise(
-    connection: &Rc<Connection>,
+    client: &Client,
     settings: &Settings,
     started: Instant,
     mut incoming: hyper::Request<Incoming>,
 ) -> Normalised {
+    let connection = &client.connection;
     let upgrade = wants_upgrade(&incoming).then(|| hyper::upgrade::on(&mut incoming));
     let (mut head, body) = incoming.into_parts();
     let (authority, authority_refusal) = authority_of(&head.uri, &head.headers, head.version);
@@ -63,7 +65,7 @@ pub(crate) fn normalise(
     remove_hop_by_hop(&mut head.headers, upgrade.is_some());
     remove_own(&mut head.headers);
     join_cookies(&mut head.headers);
-    add_forwarding(&mut head.headers, connection, settings);
+    add_forwarding(&mut head.headers, &client.address, connection.tls, settings);
     head.headers.remove(HOST);
     head.headers.insert(X_REQUEST_ID, request_id.clone());
 
@@ -218,25 +220,21 @@ fn joined(headers: &HeaderMap, name: &HeaderName, separator: &[u8]) -> Option<He
     HeaderValue::from_bytes(&values.join(separator)).ok()
 }
 
-fn add_forwarding(headers: &mut HeaderMap, connection: &Connection, settings: &Settings) {
-    let peer = connection.peer.ip().to_canonical().to_string();
-    let Ok(peer_value) = HeaderValue::from_str(&peer) else {
-        return;
-    };
+fn add_forwarding(headers: &mut HeaderMap, peer: &HeaderValue, tls: bool, settings: &Settings) {
     let forwarded = match joined(headers, &X_FORWARDED_FOR, b",") {
         Some(earlier) => {
             let mut list = earlier.as_bytes().to_vec();
             list.extend_from_slice(b",");
             list.extend_from_slice(peer.as_bytes());
-            HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer_value.clone())
+            HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.clone())
         }
-        None => peer_value.clone(),
+        None => peer.clone(),
     };
     headers.insert(X_FORWARDED_FOR, forwarded);
-    let scheme = if connection.tls { "https" } else { "http" };
+    let scheme = if tls { "https" } else { "http" };
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
     if settings.real_ip_header {
-        headers.insert(X_REAL_IP, peer_value);
+        headers.insert(X_REAL_IP, peer.clone());
     }
 }
 
@@ -281,14 +279,8 @@ mod tests {
         ] {
             headers.append(name, HeaderValue::from_static(value));
         }
-        let connection = Connection {
-            id: 1,
-            peer: "3.3.3.3:1".parse().expect("an address"),
-            local: "4.4.4.4:1".parse().expect("an address"),
-            server_name: None,
-            tls: false,
-        };
-        add_forwarding(&mut headers, &connection, &Settings::default());
+        let peer = HeaderValue::from_static("3.3.3.3");
+        add_forwarding(&mut headers, &peer, false, &Settings::default());
         join_cookies(&mut headers);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1,2.2.2.2,3.3.3.3");
         assert_eq!(headers["cookie"], "a=1; b=2");

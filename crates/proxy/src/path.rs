@@ -6,7 +6,8 @@
 use http::uri::PathAndQuery;
 
 /// The path to work with; `None` when it is the one that came.
-pub(crate) fn resolved(target: &PathAndQuery) -> Option<PathAndQuery> {
+#[must_use]
+pub fn resolved(target: &PathAndQuery) -> Option<PathAndQuery> {
     let path = target.path();
     if !may_change(path) {
         return None;

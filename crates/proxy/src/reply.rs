@@ -8,8 +8,11 @@ use tollgate_body::{Body, Response};
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
 
-/// Turns the chain's outcome into the answer to the client, and notes how it came about.
-pub(crate) fn finish(record: &Record, outcome: Result<Response, Error>) -> Response {
+use crate::grpc;
+
+/// Turns the chain's outcome into the answer to the client, and notes how it came about. `is_grpc`: how the client
+/// reads a failure.
+pub(crate) fn finish(record: &Record, is_grpc: bool, outcome: Result<Response, Error>) -> Response {
     let mut response = match outcome {
         Ok(response) => {
             note_success(record);
@@ -17,7 +20,10 @@ pub(crate) fn finish(record: &Record, outcome: Result<Response, Error>) -> Respo
         }
         Err(failure) => {
             note_failure(record, &failure);
-            answer(record, &failure)
+            match is_grpc {
+                true => grpc::refusal(&failure),
+                false => answer(record, &failure),
+            }
         }
     };
     // An upstream's HTTP/1.0 or h2 is none of the client's business: with 1.0, the end of the body would be the

@@ -16,7 +16,7 @@ use crate::connection::Client;
 use crate::normalise::normalise;
 use crate::route::Router;
 use crate::worker::Worker;
-use crate::{cors, gate, reply, truncation, upgrade};
+use crate::{cors, gate, grpc, reply, truncation, upgrade};
 
 /// Serves one request: exactly one answer, exactly one settlement.
 pub(crate) async fn handle(
@@ -26,7 +26,7 @@ pub(crate) async fn handle(
 ) -> Result<hyper::Response<Delivery>, Infallible> {
     let started = clock::now();
     let snapshot = worker.live.load();
-    let normal = normalise(&client.connection, &snapshot.settings, started, incoming);
+    let normal = normalise(&client, &snapshot.settings, started, incoming);
     let account = Account::open(
         &worker,
         &client,
@@ -37,13 +37,14 @@ pub(crate) async fn handle(
 
     let mut exchange = Exchange::new(normal.record, normal.host, snapshot.settings.buffer_limit);
     let router = Router::new(&worker, &snapshot, client.connection.tls, normal.upgrade);
+    let is_grpc = grpc::is_call(normal.request.headers());
     let mut cors = cors::Pending::default();
     let outcome = match normal.refusal {
         Some(refusal) => Err(refusal),
         None => run(&router, &mut exchange, normal.request, &mut cors).await,
     };
 
-    let mut response = reply::finish(&exchange.record, outcome);
+    let mut response = reply::finish(&exchange.record, is_grpc, outcome);
     cors.finish(&mut response);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Ok(upgrade::splice(&router, account, response));

@@ -32,7 +32,7 @@ pub(crate) fn splice(
             "unexpected_upgrade",
             "upstream switched protocols unasked",
         );
-        let refused = reply::finish(account.record(), Err(failure));
+        let refused = reply::finish(account.record(), false, Err(failure));
         return account.attach(refused);
     };
     let record = account.record().clone();

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tollgate_compile::explain;
 use tollgate_control::Controller;
@@ -34,11 +35,14 @@ pub(crate) fn run(flags: &ExplainFlags) -> Result<ExitCode, Failure> {
         .and_then(|value| value.to_str().ok());
     let authority = sent_host.map_or(authority, str::to_owned);
     let host = tollgate_proxy::host_of(&authority);
+    let target = uri.path_and_query().cloned();
+    let target = target.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    let target = tollgate_proxy::resolved_path(&target).unwrap_or(target);
     let head = RequestHead {
         host: &host,
         method: &method,
-        path: uri.path(),
-        query: uri.query(),
+        path: target.path(),
+        query: target.query(),
         scheme: uri.scheme_str().unwrap_or("http"),
         authority: &authority,
         headers: &headers,

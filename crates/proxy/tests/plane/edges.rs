@@ -56,6 +56,21 @@ async fn of_two_lengths_only_one_goes_on() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grpc_call_is_refused_in_its_own_terms() {
+    let mock = tollgate_mock_llm::start(MockOptions::default()).unwrap();
+    let plane = start(snapshot(mock.addr(), Policy::default()));
+    let request = http::Request::post(format!("http://{}/a.B/C", plane.http))
+        .header("content-type", "application/grpc")
+        .body(bytes::Bytes::new())
+        .unwrap();
+    let answer = client::send_h2c(plane.http, request).await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.header("grpc-status")),
+        (200, "12")
+    );
+}
+
 fn redirecting(redirect: Redirect) -> Snapshot {
     let mut snapshot = snapshot("127.0.0.1:1".parse().unwrap(), Policy::default());
     let routes = &mut snapshot.hosts.any.as_mut().unwrap().routes;
