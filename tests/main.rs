@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod admin;
 #[cfg(test)]
+mod ai_statistics;
+#[cfg(test)]
 mod bad_documents;
 #[cfg(test)]
 mod bad_requests;

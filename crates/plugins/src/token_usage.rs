@@ -146,7 +146,7 @@ enum Side {
 
 /// The usage objects of a text.
 struct Places<'t> {
-    /// `usage`
+    /// `usage`, also of a choice
     top: Option<PathValue<'t>>,
     /// `response.usage`, of OpenAI Responses.
     response: Option<PathValue<'t>>,
@@ -160,7 +160,8 @@ impl<'t> Places<'t> {
     fn find(text: &'t [u8]) -> Option<Self> {
         let object = |at: &str| path::get(text, at).filter(|value| value.is_object());
         let found = Self {
-            top: object("usage"),
+            // Moonshot and others put a stream's usage into its last choice.
+            top: object("usage").or_else(|| object("choices.0.usage")),
             response: object("response.usage"),
             gemini: object("usageMetadata"),
             message: object("message.usage"),

@@ -4,7 +4,9 @@
 //! Models and consumers may be words of clients: beyond a number of label sets, new ones share the value `other`.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
 
 use super::handle::Counter;
 use super::registry::{Families, Family, Kind};
@@ -82,7 +84,8 @@ pub struct UsageMetrics {
     by_source: [[Counter; 2]; 3],
     /// `tollgate_usage_labels_capped_total`: requests counted under `other`.
     capped: Counter,
-    sets: RwLock<HashMap<Box<str>, Arc<UsageSeries>>>,
+    /// Read by every request, written by the first one with its labels.
+    sets: ArcSwap<HashMap<Box<str>, Arc<UsageSeries>>>,
 }
 
 /// The counters of one label set; each is made when it first counts, so that what never counts is not shown.
@@ -112,14 +115,14 @@ impl UsageMetrics {
                     .map(|direction| tokens.counter(&[("source", source.name()), ("type", direction)]))
             }),
             capped: family("tollgate_usage_labels_capped_total").counter(&[]),
-            sets: RwLock::default(),
+            sets: ArcSwap::default(),
         }
     }
 
     /// The counters for these labels; `other` stands for a model or consumer that is one too many.
     pub fn series(&self, labels: UsageLabels<'_>) -> Arc<UsageSeries> {
         let key = key_of(labels);
-        let sets = self.sets.read().unwrap_or_else(PoisonError::into_inner);
+        let sets = self.sets.load();
         let count = sets.len();
         if let Some(known) = sets.get(key.as_str()) {
             return Arc::clone(known);
@@ -143,8 +146,16 @@ impl UsageMetrics {
             with_consumer: Default::default(),
             plain: Default::default(),
         });
-        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(sets.entry(key.into()).or_insert(fresh))
+        let mut chosen = Arc::clone(&fresh);
+        self.sets.rcu(|sets| {
+            let mut more = HashMap::clone(sets);
+            let entry = more
+                .entry(key.as_str().into())
+                .or_insert_with(|| Arc::clone(&fresh));
+            chosen = Arc::clone(entry);
+            more
+        });
+        chosen
     }
 
     /// Adds to a counter of Higress's family with a consumer.
@@ -255,9 +266,7 @@ mod tests {
             let series = metrics.usage.series(labels(&model, &consumer));
             metrics.usage.add(&series, UsageMetric::InputToken, 1);
         }
-        let sets = metrics.usage.sets.read().unwrap();
-        assert_eq!(sets.len(), CONSUMER_LIMIT + 1);
-        drop(sets);
+        assert_eq!(metrics.usage.sets.load().len(), CONSUMER_LIMIT + 1);
         let mut text = String::new();
         metrics.render(&mut text);
         assert!(text.contains("ai_model=\"other\",ai_consumer=\"other\"} 2000\n"));

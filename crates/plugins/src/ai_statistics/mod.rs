@@ -6,6 +6,7 @@
 mod attribute;
 mod config;
 mod estimate;
+mod inflate;
 mod observation;
 mod request;
 mod settlement;

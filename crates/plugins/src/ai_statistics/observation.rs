@@ -12,7 +12,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{Method, StatusCode};
 use serde_json::{Map, Value};
 use tollgate_base::clock;
-use tollgate_body::{Request, Response, SseEvent, path};
+use tollgate_body::{Body, Request, Response, SseDecoder, SseEvent, path};
 use tollgate_llm::Api;
 use tollgate_observe::{Ending, Record};
 use tollgate_plugin::Exchange;
@@ -20,6 +20,7 @@ use tollgate_plugin::Exchange;
 use super::attribute::{BuiltIn, ValueSource, header};
 use super::config::{Config, SpanSource};
 use super::estimate::Weight;
+use super::inflate::Inflating;
 use super::request::{body_value, bounded, header_text, spans};
 use super::settlement;
 use super::stream::StreamValues;
@@ -106,7 +107,7 @@ impl Observation {
         spans(&self.config, record, SpanSource::ResponseHeader, |name| {
             header(headers, name)
         });
-        let streamed = content_type.starts_with("text/event-stream");
+        let streamed = is_event_stream(&content_type);
         let is_good = response.status().is_success();
         if is_good {
             record.usage.borrow_mut().begin(streamed);
@@ -121,16 +122,49 @@ impl Observation {
             },
             ..Answer::default()
         });
-        if headers.contains_key(CONTENT_ENCODING) || !is_text(&content_type) {
+        let coding = header_text(headers, CONTENT_ENCODING).trim().to_owned();
+        if !is_text(&content_type) {
             return;
         }
-        let (observation, notes) = (self.clone(), record.clone());
         let body = response.body_mut().take();
-        *response.body_mut() = if streamed {
+        *response.body_mut() = if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
+            self.observe(record, body, streamed)
+        } else if let Some(inflating) = Inflating::of(&coding) {
+            self.observe_compressed(record, body, streamed, inflating)
+        } else {
+            body
+        };
+    }
+
+    fn observe(self: &Rc<Self>, record: &Rc<Record>, body: Body, streamed: bool) -> Body {
+        let (observation, notes) = (self.clone(), record.clone());
+        if streamed {
             body.observe_events(move |event| observation.event(&notes, event))
         } else {
             body.observe_data(move |data| observation.frame(data))
-        };
+        }
+    }
+
+    fn observe_compressed(
+        self: &Rc<Self>,
+        record: &Rc<Record>,
+        body: Body,
+        streamed: bool,
+        mut inflating: Inflating,
+    ) -> Body {
+        let (observation, notes) = (self.clone(), record.clone());
+        let mut decoder = SseDecoder::new();
+        body.observe_data(move |data| {
+            inflating.frame(data, |plain| {
+                if !streamed {
+                    observation.frame(&plain);
+                    return;
+                }
+                for event in decoder.push(plain).flatten() {
+                    observation.event(&notes, &event);
+                }
+            });
+        })
     }
 
     fn event(&self, record: &Record, event: &SseEvent) {
@@ -169,6 +203,12 @@ fn spends_tokens(api: Api) -> bool {
             | Api::GeminiGenerate
             | Api::GeminiStreamGenerate
     )
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let start = content_type.as_bytes().get(..EVENTS.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
 }
 
 fn is_text(content_type: &str) -> bool {

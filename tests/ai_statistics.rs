@@ -1,0 +1,395 @@
+//! `ai-statistics` through the binary: the documents' outputs, and sums that agree however streams end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tollgate_mock_llm::{Options, Tls};
+use tollgate_testkit::client::{self, post_json, send};
+use tollgate_testkit::process::Gateway;
+
+use crate::support::{
+    CHAT, CHAT_PATH, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    wasm_plugin,
+};
+
+const DOCUMENTS: &str = include_str!("../examples/ai-statistics/04-ai-statistics.yaml");
+const QUESTION_AND_ANSWER: &str = include_str!("../examples/ai-statistics/question-and-answer.yaml");
+const VENDOR: &str = "dashscope.aliyuncs.com";
+
+/// The log of the older page, with what tests look for besides.
+const LOG: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: higress-config
+  namespace: higress-system
+data:
+  mesh: |
+    accessLogFile: /dev/stdout
+    accessLogFormat: |
+      {"ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","model":"%FILTER_STATE(wasm.model:PLAIN)%","input_token":"%FILTER_STATE(wasm.input_token:PLAIN)%","output_token":"%FILTER_STATE(wasm.output_token:PLAIN)%","authority":"%REQ(X-ENVOY-ORIGINAL-HOST?:AUTHORITY)%","bytes_received":"%BYTES_RECEIVED%","bytes_sent":"%BYTES_SENT%","duration":"%DURATION%","istio_policy_status":"%DYNAMIC_METADATA(istio.mixer:status)%","method":"%REQ(:METHOD)%","path":"%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%","protocol":"%PROTOCOL%","request_id":"%REQ(X-REQUEST-ID)%","requested_server_name":"%REQUESTED_SERVER_NAME%","response_code":"%RESPONSE_CODE%","response_flags":"%RESPONSE_FLAGS%","route_name":"%ROUTE_NAME%","start_time":"%START_TIME%","trace_id":"%REQ(X-B3-TRACEID)%","upstream_cluster":"%UPSTREAM_CLUSTER%","upstream_service_time":"%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%","upstream_transport_failure_reason":"%UPSTREAM_TRANSPORT_FAILURE_REASON%","user_agent":"%REQ(USER-AGENT)%","x_forwarded_for":"%REQ(X-FORWARDED-FOR)%","termination":"%TOLLGATE(termination)%"}
+"#;
+
+/// The `ai_log` of a log line, as its reader unpacks it.
+fn ai_log(line: &Value) -> Value {
+    let text = line["ai_log"].as_str().unwrap();
+    if text == "-" {
+        return Value::Null;
+    }
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// Every series of the families that count usage.
+async fn usage_series(gateway: &Gateway) -> BTreeMap<String, u64> {
+    let page = gateway.admin("/stats/prometheus").await.text();
+    page.lines()
+        .filter(|line| line.starts_with("route_") || line.starts_with("tollgate_usage_"))
+        .map(|line| {
+            let (series, value) = line.rsplit_once(' ').unwrap();
+            (series.to_owned(), value.parse().unwrap())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_first_documents_metrics_and_log() {
+    let vendor = mock(Options {
+        tls: Some(Tls::new(&[VENDOR]).unwrap()),
+        ..Options::default()
+    });
+    let start = gateway().file("04-ai-statistics.yaml", DOCUMENTS).unwrap();
+    let start = start.file("log.yaml", LOG).unwrap();
+    let roots = start.path("roots.pem");
+    std::fs::write(&roots, vendor.authority_pem().unwrap()).unwrap();
+    let gateway = start
+        .flag("--envsubst")
+        .option("--resolve", format!("{VENDOR}:443:{}", vendor.addr()))
+        .variable("SSL_CERT_FILE", roots.display())
+        .variable("LLM", "qwen")
+        .variable("LLM_DOMAIN", VENDOR)
+        .variable("API_TOKEN", "sk-1")
+        .go()
+        .unwrap();
+    let body = r#"{"model":"qwen-max-0403","messages":[{"role":"user","content":"你是谁？"}]}"#;
+    let mut sums = [0, 0];
+    for streamed in [false, true] {
+        let (mut request, id) = ordered("", body);
+        if streamed {
+            *request.body_mut() = body.replacen('{', r#"{"stream":true,"#, 1).into();
+            request.headers_mut().remove("content-length");
+        }
+        request
+            .headers_mut()
+            .insert("user-agent", "PostmanRuntime/7.37.3".parse().unwrap());
+        let answer = send(gateway.http, request).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let line = gateway.line_of(&id);
+        sums = [sums[0] + 11, sums[1] + 111];
+        for (field, value) in [
+            ("model", "qwen-max-0403"),
+            ("input_token", "11"),
+            ("output_token", "111"),
+            ("istio_policy_status", "-"),
+            ("method", "POST"),
+            ("path", "/v1/chat/completions"),
+            ("protocol", "HTTP/1.1"),
+            ("requested_server_name", "-"),
+            ("response_code", "200"),
+            ("response_flags", "-"),
+            ("route_name", "qwen"),
+            ("trace_id", "-"),
+            ("upstream_cluster", "outbound|443||qwen.dns"),
+            ("upstream_transport_failure_reason", "-"),
+            ("user_agent", "PostmanRuntime/7.37.3"),
+        ] {
+            assert_eq!(line[field], value, "{field} {line}");
+        }
+        let log = ai_log(&line);
+        assert_eq!(
+            [
+                &log["model"],
+                &log["input_token"],
+                &log["output_token"],
+                &log["total_token"]
+            ],
+            [&json!("qwen-max-0403"), &json!(11), &json!(111), &json!(122)],
+            "{log}"
+        );
+    }
+    let series = usage_series(&gateway).await;
+    let labels = r#"ai_route="qwen",ai_cluster="outbound|443||qwen.dns",ai_model="qwen-max-0403""#;
+    for (name, sum) in [("input_token", sums[0]), ("output_token", sums[1])] {
+        assert_eq!(series[&format!("route_upstream_model_{name}{{{labels}}}")], sum);
+        let consumer =
+            format!("route_upstream_model_consumer_metric_{name}{{{labels},ai_consumer=\"none\"}}");
+        assert_eq!(series[&consumer], sum);
+    }
+}
+
+/// A route with ai-proxy and these documents besides.
+fn scene(options: Options, statistics: String) -> Scene {
+    let mock = mock(options);
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
+        statistics,
+        LOG.to_owned(),
+    ]);
+    Scene {
+        gateway: gateway().file("scene.yaml", &text).unwrap().go().unwrap(),
+        mock,
+    }
+}
+
+#[tokio::test]
+async fn the_newer_documents_question_and_answer() {
+    let scene = scene(Options::default(), QUESTION_AND_ANSWER.to_owned());
+    for body in [CHAT, CHAT_STREAM] {
+        let (answer, line) = scene.chat("", body).await;
+        let log = ai_log(&line);
+        assert_eq!(log["question"], "Who are you?", "{log}");
+        let said: String = if body == CHAT {
+            answer.json()["choices"][0]["message"]["content"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        } else {
+            let chunks = answer
+                .events()
+                .into_iter()
+                .filter_map(|event| serde_json::from_str::<Value>(&event).ok());
+            chunks
+                .filter_map(|chunk| {
+                    chunk["choices"][0]["delta"]["content"]
+                        .as_str()
+                        .map(str::to_owned)
+                })
+                .collect()
+        };
+        assert_eq!(log["answer"], said, "{log}");
+        assert_eq!(log["consumer"], Value::Null);
+        let kind = if body == CHAT { "normal" } else { "stream" };
+        assert_eq!(log["response_type"], kind);
+        assert_eq!(log.get("llm_first_token_duration").is_some(), body == CHAT_STREAM);
+    }
+    let series = usage_series(&scene.gateway).await;
+    let families: Vec<&str> = series
+        .keys()
+        .filter_map(|series| {
+            series
+                .strip_prefix("route_upstream_model_consumer_metric_")?
+                .split('{')
+                .next()
+        })
+        .collect();
+    assert_eq!(
+        families,
+        [
+            "input_token",
+            "llm_duration_count",
+            "llm_first_token_duration",
+            "llm_service_duration",
+            "llm_stream_duration_count",
+            "output_token",
+            "total_token"
+        ]
+        .into_iter()
+        .filter(|family| families.contains(family))
+        .collect::<Vec<_>>()
+    );
+    assert!(
+        series
+            .keys()
+            .all(|series| !series.starts_with("route_upstream_model_input")),
+        "{series:?}"
+    );
+}
+
+#[tokio::test]
+async fn usage_is_right_in_every_shape_that_vendors_send() {
+    let scene = scene(
+        Options::default(),
+        wasm_plugin("ai-statistics", "  defaultConfig: {}\n"),
+    );
+    let (answer, _) = scene.chat("", CHAT).await;
+    let told = answer.json()["usage"].clone();
+    for fault in [
+        "",
+        "crlf",
+        "cr",
+        "split;bytes=1",
+        "packed;events=1000",
+        "bom",
+        "keep-alive",
+        "usage-cumulative",
+        "usage-after-done",
+        "usage-in-choice",
+        "done-twice",
+        "unknown-events",
+        "gzip",
+    ] {
+        let (answer, line) = scene.chat(fault, CHAT_STREAM).await;
+        let log = ai_log(&line);
+        assert_eq!(
+            (&log["input_token"], &log["output_token"], log.get("usage_source")),
+            (&told["prompt_tokens"], &told["completion_tokens"], None),
+            "{fault} {log} {}",
+            answer.text()
+        );
+    }
+    for fault in ["usage-absent", "usage-null", "error-event;after=3;code=503"] {
+        let (_, line) = scene.chat(fault, CHAT_STREAM).await;
+        let log = ai_log(&line);
+        assert_eq!(log["usage_source"], "estimated", "{fault} {log}");
+        assert!(log["input_token"].as_u64().unwrap() > 0 && log["output_token"].as_u64().unwrap() > 0);
+    }
+    let (answer, line) = scene.chat("429", CHAT_STREAM).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(ai_log(&line).get("input_token"), None);
+}
+
+/// A fixed sequence of numbers that look random.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// What happens to one stream.
+#[derive(Debug)]
+struct Fate {
+    fault: String,
+    /// The client leaves after so many bytes.
+    leaves_after: Option<usize>,
+}
+
+fn fate(numbers: &mut Numbers) -> Fate {
+    let after = numbers.below(30);
+    let fault = match numbers.below(8) {
+        0 => format!("cut;after={after};how=close"),
+        1 => format!("cut;after={after};how=reset"),
+        2 => format!("cut;after={after};how=end"),
+        3 => format!("cut-in-data;after={after};how=reset;at={}", numbers.below(40)),
+        4 => "usage-absent".to_owned(),
+        5 => "usage-after-done".to_owned(),
+        _ => String::new(),
+    };
+    let leaves = numbers.below(2) == 0;
+    Fate {
+        fault,
+        leaves_after: leaves.then(|| usize::try_from(numbers.below(6000)).unwrap()),
+    }
+}
+
+async fn meet(address: std::net::SocketAddr, fate: Fate) -> String {
+    let (request, id) = ordered(&fate.fault, CHAT_STREAM);
+    let mut opening = client::open(address, request).await.unwrap();
+    let mut read = 0;
+    while fate.leaves_after.is_none_or(|limit| read < limit) {
+        match opening.next().await {
+            Some(Ok(data)) => read += data.len(),
+            Some(Err(_)) | None => break,
+        }
+    }
+    id
+}
+
+#[tokio::test]
+async fn log_and_metrics_agree_to_the_token_however_streams_end() {
+    const STREAMS: usize = 1000;
+    let options = Options {
+        pace: Duration::from_millis(2),
+        ..Options::default()
+    };
+    let scene = scene(
+        options,
+        wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
+    );
+    let told = send(scene.mock.addr(), post_json(CHAT_PATH, CHAT))
+        .await
+        .unwrap()
+        .json()["usage"]
+        .clone();
+    let mut numbers = Numbers(4);
+    let fates: Vec<Fate> = (0..STREAMS).map(|_| fate(&mut numbers)).collect();
+    let address = scene.gateway.http;
+    let ids: Vec<String> = futures_util::stream::iter(fates)
+        .map(|fate| meet(address, fate))
+        .buffer_unordered(32)
+        .collect()
+        .await;
+    let mut sums: BTreeMap<(String, &str), u64> = BTreeMap::new();
+    let mut endings: BTreeMap<String, u64> = BTreeMap::new();
+    for id in &ids {
+        let line = scene.gateway.line_of(id);
+        let log = ai_log(&line);
+        *endings
+            .entry(line["termination"].as_str().unwrap().to_owned())
+            .or_default() += 1;
+        let source = log
+            .get("usage_source")
+            .and_then(Value::as_str)
+            .unwrap_or("provider")
+            .to_owned();
+        let [input, output] = ["input_token", "output_token"]
+            .map(|name| log[name].as_u64().unwrap_or_else(|| panic!("{line}")));
+        if source == "provider" {
+            assert_eq!(
+                (&json!(input), &json!(output)),
+                (&told["prompt_tokens"], &told["completion_tokens"]),
+                "{line}"
+            );
+        }
+        assert_eq!(
+            (&line["input_token"], &line["output_token"]),
+            (&json!(input.to_string()), &json!(output.to_string()))
+        );
+        *sums.entry((source.clone(), "input")).or_default() += input;
+        *sums.entry((source, "output")).or_default() += output;
+    }
+    let lines = scene.gateway.log.all();
+    assert_eq!(lines.len(), STREAMS, "one line a stream");
+    for ending in ["completed", "client_gone", "upstream_cut"] {
+        assert!(
+            endings.get(ending).is_some_and(|count| *count > 20),
+            "{endings:?}"
+        );
+    }
+    let series = usage_series(&scene.gateway).await;
+    for ((source, direction), sum) in &sums {
+        let name = format!("tollgate_usage_tokens_total{{source=\"{source}\",type=\"{direction}\"}}");
+        assert_eq!(series[&name], *sum, "{name} {endings:?}");
+    }
+    for direction in ["input", "output"] {
+        let logged: u64 = sums
+            .iter()
+            .filter(|entry| entry.0.1 == direction)
+            .map(|entry| *entry.1)
+            .sum();
+        for family in [
+            format!("route_upstream_model_{direction}_token{{"),
+            format!("route_upstream_model_consumer_metric_{direction}_token{{"),
+        ] {
+            let counted: u64 = series
+                .iter()
+                .filter(|entry| entry.0.starts_with(&family))
+                .map(|entry| *entry.1)
+                .sum();
+            assert_eq!(counted, logged, "{family} {endings:?}");
+        }
+    }
+    let requests: u64 = series
+        .iter()
+        .filter(|entry| entry.0.contains("llm_duration_count"))
+        .map(|entry| *entry.1)
+        .sum();
+    assert_eq!(requests, STREAMS as u64);
+}
