@@ -109,12 +109,22 @@ async fn anthropic_python() {
     let scene = Scene::vendor(CLAUDE, &[]);
     passes(python(), "anthropic_client.py", &scene.gateway, "", 8).await;
     vendor_was_treated_well(&scene).await;
-    assert!(
-        scene
-            .mock
-            .requests()
-            .iter()
-            .all(|request| request.path() == "/v1/messages")
+    let seen = scene.mock.requests();
+    assert!(seen.iter().all(|request| request.path() == "/v1/messages"));
+    let beta = seen.iter().find(|request| {
+        request
+            .header("anthropic-beta")
+            .is_some_and(|beta| beta.contains("two"))
+    });
+    let beta = beta.expect("anthropic-beta reaches the vendor");
+    assert_eq!(
+        beta.header("anthropic-beta"),
+        Some("one-2025-01-01,two-2025-01-01")
+    );
+    assert_eq!(
+        beta.json()["field_of_tomorrow"]["a"][1],
+        2,
+        "unknown fields reach the vendor"
     );
 }
 

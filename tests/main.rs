@@ -2,6 +2,8 @@
 //! only at what a client, an operator or the vendor sees. They run in parallel and share nothing.
 
 #[cfg(test)]
+mod accounts;
+#[cfg(test)]
 mod admin;
 #[cfg(test)]
 mod ai_statistics;
@@ -19,6 +21,10 @@ mod commands;
 mod document_000;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod limits;
+#[cfg(test)]
+mod policies;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]

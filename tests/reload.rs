@@ -47,7 +47,7 @@ async fn fifty_streams_outlive_fifty_rewrites() {
         .unwrap()
         .text();
     // Each stream lasts longer than the rewrites that are seen while it is open.
-    let opening = (0..50).map(|_| open(gateway.http, ordered("tokens;n=60,pace;ms=200", CHAT_STREAM).0));
+    let opening = (0..50).map(|_| open(gateway.http, ordered("tokens;n=60,pace;ms=250", CHAT_STREAM).0));
     let mut streams = Vec::new();
     for opened in join_all(opening).await {
         let mut stream = opened.unwrap();

@@ -129,6 +129,19 @@ def retries(client):
     assert time.monotonic() - started >= 1.8, "it did not wait"
 
 
+def unknown_fields(client):
+    """What the SDK does not know and the gateway need not: betas, fields of tomorrow."""
+    answer = client.beta.messages.create(
+        model=MODEL,
+        max_tokens=500,
+        messages=HELLO,
+        betas=["one-2025-01-01", "two-2025-01-01"],
+        metadata={"user_id": "u-1"},
+        extra_body={"field_of_tomorrow": {"a": [1, 2]}},
+    )
+    assert answer.content[0].text, answer
+
+
 CHECKS = {
     "message": message,
     "stream": stream,
@@ -136,6 +149,7 @@ CHECKS = {
     "tools": lambda client: tools(client, False),
     "tools, streamed": lambda client: tools(client, True),
     "vision": vision,
+    "unknown fields": unknown_fields,
     "error classes": errors,
     "cut stream": cut,
     "abort": abort,

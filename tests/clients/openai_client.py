@@ -144,6 +144,17 @@ def completions(client):
     assert answer.choices[0].text, answer
 
 
+def responses(client):
+    answer = client.responses.create(model=MODEL, input="Hello there")
+    assert "Hello there" in answer.output_text and answer.status == "completed", answer
+    pieces, last = [], None
+    for event in client.responses.create(model=MODEL, input="Hello there", stream=True):
+        if event.type == "response.output_text.delta":
+            pieces.append(event.delta)
+        last = event.type
+    assert "".join(pieces) == answer.output_text and last == "response.completed", (pieces, last)
+
+
 def errors(client):
     classes = {
         400: openai.BadRequestError,
@@ -222,6 +233,7 @@ OPENAI_ONLY = {
     "embeddings": embeddings,
     "models": models,
     "completions": completions,
+    "responses": responses,
     "error classes": errors,
     "cut stream": cut,
     "abort": abort,

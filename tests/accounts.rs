@@ -1,0 +1,114 @@
+//! However requests end, each is told exactly once: in the log, in the metrics, and the same way in both.
+
+use std::collections::BTreeMap;
+
+use tollgate_testkit::client::{open, send};
+
+use crate::support::{CHAT_STREAM, PATIENCE, Scene, Sight, ordered};
+
+const TERMINATIONS: [&str; 5] = [
+    "completed",
+    "client_gone",
+    "upstream_cut",
+    "upstream_error",
+    "timeout_silence",
+];
+
+#[tokio::test]
+async fn three_hundred_ends_of_every_kind_add_up() {
+    let scene = Scene::openai(&[("tollgate.dev/timeout-silence", "1s")]);
+    let mut wanted: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut asks = Vec::new();
+    for number in 0..300u32 {
+        let after = number % 11;
+        let (fault, ends) = match number % 6 {
+            0 => (format!("split;bytes={}", after + 1), "completed"),
+            1 => (format!("cut;after={after}"), "upstream_cut"),
+            2 => (
+                format!("cut-in-data;after={after};at={after};how=reset"),
+                "upstream_cut",
+            ),
+            3 => ("reset".to_owned(), "upstream_error"),
+            4 => (format!("stall-between;after={after}"), "timeout_silence"),
+            _ => (format!("pace;ms=20,tokens;n={}", 50 + after), "client_gone"),
+        };
+        *wanted.entry(ends).or_default() += 1;
+        let (request, id) = ordered(&fault, CHAT_STREAM);
+        let http = scene.gateway.http;
+        asks.push(async move {
+            if ends == "client_gone" {
+                let mut stream = open(http, request).await.unwrap();
+                for _ in 0..=after {
+                    stream.next().await.unwrap().unwrap();
+                }
+            } else {
+                drop(send(http, request).await);
+            }
+            (id, ends)
+        });
+    }
+    // Thirty at a time, so that the machine's speed decides nothing.
+    let mut ended = Vec::new();
+    while !asks.is_empty() {
+        let rest = asks.split_off(asks.len().min(30));
+        ended.extend(futures_util::future::join_all(std::mem::replace(&mut asks, rest)).await);
+    }
+    for (id, ends) in &ended {
+        let line = scene.gateway.line_of(id);
+        assert_eq!(line["termination"], *ends, "{line}");
+    }
+    assert_eq!(scene.gateway.log.all().len(), 300, "one line a request");
+    for termination in TERMINATIONS {
+        scene
+            .gateway
+            .terminated(termination, f64::from(wanted[termination]))
+            .await;
+    }
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    let all: f64 = page
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("tollgate_requests_total{")?
+                .rsplit(' ')
+                .next()?
+                .parse::<f64>()
+                .ok()
+        })
+        .sum();
+    assert_eq!(all, 300.0, "{page}");
+    let idle = |page: &str| {
+        page.lines()
+            .filter(|line| line.contains("_rq_active{"))
+            .all(|line| line.ends_with(" 0"))
+    };
+    assert!(idle(&page), "requests are counted as active for ever: {page}");
+    let closed = scene.mock.log().wait_until(PATIENCE, |seen| {
+        seen.iter()
+            .all(|request| request.end != tollgate_mock_llm::End::Open)
+    });
+    assert!(
+        closed.await.is_ok(),
+        "the vendor still works for somebody who left"
+    );
+}
+
+#[tokio::test]
+async fn aborted_streams_leave_no_memory_behind() {
+    let scene = Scene::openai(&[]);
+    let round = async |count: u32| {
+        for _ in 0..count {
+            let opening = (0..20).map(|_| open(scene.gateway.http, ordered("stall-between", CHAT_STREAM).0));
+            for stream in futures_util::future::join_all(opening).await {
+                stream.unwrap().read_until("data:").await.unwrap();
+            }
+        }
+    };
+    round(10).await;
+    let before = scene.gateway.memory_kib();
+    round(50).await;
+    let after = scene.gateway.memory_kib();
+    assert!(
+        after < before + 12 * 1024,
+        "{before} KiB after 200 aborted streams, {after} KiB after 1200"
+    );
+}

@@ -1,0 +1,220 @@
+//! What a route may be told besides its destination: CORS, redirects, canaries, address lists, plugins that cannot run.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use tollgate_mock_llm::Options;
+use tollgate_testkit::client::{Answer, get, send};
+use tollgate_testkit::process::Gateway;
+
+use crate::support::{
+    Sight, bridge, documents, gateway, higress_config, ingress, ingress_for, mock, wasm_plugin,
+};
+
+async fn with_header(gateway: &Gateway, method: Method, name: &str, value: &str) -> Answer {
+    let request = Request::builder()
+        .method(method)
+        .uri("/echo")
+        .header(name, value)
+        .body(Bytes::new())
+        .unwrap();
+    send(gateway.http, request).await.unwrap()
+}
+
+#[tokio::test]
+async fn cors_preflights_are_answered_here() {
+    let mock = mock(Options::default());
+    let annotations = [
+        ("higress.io/enable-cors", "true"),
+        ("higress.io/cors-allow-origin", "https://*.good.example"),
+    ];
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &annotations),
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    let preflight = |origin: &str| {
+        Request::builder()
+            .method(Method::OPTIONS)
+            .uri("/echo")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST")
+            .body(Bytes::new())
+            .unwrap()
+    };
+    let answer = send(gateway.http, preflight("https://a.good.example"))
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 200);
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        "https://a.good.example"
+    );
+    assert!(answer.header("access-control-allow-methods").contains("POST"));
+    assert!(mock.requests().is_empty(), "the vendor heard of a preflight");
+    let answer = with_header(&gateway, Method::GET, "origin", "https://a.good.example").await;
+    assert_eq!(
+        answer.header("access-control-allow-origin"),
+        "https://a.good.example"
+    );
+    let answer = with_header(&gateway, Method::GET, "origin", "https://evil.example").await;
+    assert_eq!(answer.header("access-control-allow-origin"), "");
+}
+
+#[tokio::test]
+async fn plain_http_is_redirected_where_a_route_says_so() {
+    let mock = mock(Options::default());
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress_for(
+            "shop.example",
+            "api",
+            "/",
+            "mock.static",
+            &[("higress.io/ssl-redirect", "true")],
+        ),
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    let answer = send(gateway.http, get("http://shop.example:8080/a?b=c"))
+        .await
+        .unwrap();
+    assert!([301, 308].contains(&answer.status.as_u16()), "{}", answer.status);
+    assert_eq!(answer.header("location"), "https://shop.example/a?b=c");
+    assert!(mock.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_canary_takes_its_header_and_its_share() {
+    let (stable, canary) = (named("stable"), named("canary"));
+    let by_header = [
+        ("higress.io/canary", "true"),
+        ("higress.io/canary-by-header", "x-try"),
+        ("higress.io/canary-by-header-value", "yes"),
+    ];
+    let text = |annotations: &[(&str, &str)]| {
+        documents(&[
+            bridge(&[("stable", stable.addr()), ("canary", canary.addr())]),
+            ingress("api", "/", "stable.static", &[]),
+            ingress("api-canary", "/", "canary.static", annotations),
+        ])
+    };
+    let gateway = gateway()
+        .file("scene.yaml", &text(&by_header))
+        .unwrap()
+        .go()
+        .unwrap();
+    assert_eq!(
+        with_header(&gateway, Method::GET, "x-try", "yes").await.json()["server"],
+        "canary"
+    );
+    assert_eq!(
+        with_header(&gateway, Method::GET, "x-try", "no").await.json()["server"],
+        "stable"
+    );
+    let weighted = [("higress.io/canary", "true"), ("higress.io/canary-weight", "30")];
+    gateway.write("scene.yaml", &text(&weighted)).unwrap();
+    let mut servers: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..300 {
+        let answer = send(gateway.http, get("/echo")).await.unwrap();
+        *servers
+            .entry(answer.json()["server"].as_str().unwrap().to_owned())
+            .or_default() += 1;
+    }
+    // Five standard deviations around 90 of 300.
+    assert!((50..=130).contains(&servers["canary"]), "{servers:?}");
+}
+
+fn named(name: &str) -> tollgate_mock_llm::Handle {
+    mock(Options {
+        name: name.to_owned(),
+        ..Options::default()
+    })
+}
+
+#[tokio::test]
+async fn an_address_list_refuses_with_403() {
+    let mock = mock(Options::default());
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress(
+            "near",
+            "/echo/near",
+            "mock.static",
+            &[("higress.io/whitelist-source-range", "127.0.0.0/8")],
+        ),
+        ingress(
+            "far",
+            "/echo/far",
+            "mock.static",
+            &[("higress.io/whitelist-source-range", "10.0.0.0/8")],
+        ),
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    assert_eq!(send(gateway.http, get("/echo/near")).await.unwrap().status, 200);
+    let answer = send(gateway.http, get("/echo/far")).await.unwrap();
+    assert_eq!(
+        (answer.status.as_u16(), answer.text().as_str()),
+        (403, "RBAC: access denied")
+    );
+    assert_eq!(mock.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_plugin_that_cannot_run_closes_its_routes_unless_told_otherwise() {
+    for (strategy, status) in [
+        ("", 500),
+        ("  failStrategy: FAIL_CLOSE\n", 500),
+        ("  failStrategy: FAIL_OPEN\n", 200),
+    ] {
+        let mock = mock(Options::default());
+        let rule = "  matchRules:\n  - ingress: [guarded]\n    config: { a: 1 }\n";
+        let text = documents(&[
+            bridge(&[("mock", mock.addr())]),
+            ingress("guarded", "/echo/guarded", "mock.static", &[]),
+            ingress("other", "/echo/other", "mock.static", &[]),
+            wasm_plugin("no-such-plugin", &format!("{rule}{strategy}")),
+        ]);
+        let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+        let answer = send(gateway.http, get("/echo/guarded")).await.unwrap();
+        assert_eq!(answer.status, status, "{strategy}: {}", answer.text());
+        assert_eq!(
+            send(gateway.http, get("/echo/other")).await.unwrap().status,
+            200,
+            "{strategy}"
+        );
+        let diagnostic = gateway.errors.wait_for(|line| line.contains("no-such-plugin"));
+        assert!(diagnostic.unwrap().contains("scene.yaml:"));
+    }
+}
+
+#[tokio::test]
+async fn envoys_headers_come_when_asked_for() {
+    let mock = mock(Options::default());
+    let config = higress_config("").replace(
+        "disableXEnvoyHeaders: true",
+        "disableXEnvoyHeaders: false\n    addXRealIpHeader: true",
+    );
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        config,
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    let answer = send(gateway.http, get("/echo")).await.unwrap();
+    assert!(
+        answer
+            .header("x-envoy-upstream-service-time")
+            .parse::<u64>()
+            .is_ok(),
+        "{:?}",
+        answer.headers
+    );
+    assert_eq!(
+        answer.json()["headers"]["x-real-ip"][0],
+        "127.0.0.1",
+        "{}",
+        answer.text()
+    );
+    assert_eq!(gateway.admin("/healthz/ready").await.status, 200);
+}
