@@ -10,13 +10,13 @@ use http::header::LOCATION;
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_UPSTREAM_SERVICE_TIME};
-use tollgate_base::{Error, Flag, error};
+use tollgate_base::{Error, Flag, Timer, error};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::Record;
 use tollgate_plugin::{Exchange, Host, Link};
-use tollgate_snapshot::Policy;
 use tollgate_snapshot::policy::{Redirect, Retry};
 use tollgate_snapshot::route::{Action, Destination};
+use tollgate_snapshot::{Cluster, Policy};
 use tollgate_upstream::SendTimers;
 
 use crate::account;
@@ -87,6 +87,10 @@ impl Router<'_> {
             return Err(no_cluster());
         };
         let record = &exchange.record;
+        let note_cluster = |used: &Cluster| record.cluster.replace(Some(used.name.clone()));
+        if destination.cluster.is_err() {
+            note_cluster(cluster);
+        }
         let mut left = policy.retry.attempts;
         let may_repeat = policy.retry.attempts > 0 || !destination.fallbacks.is_empty();
         let mut current = request;
@@ -113,13 +117,16 @@ impl Router<'_> {
                 && let Some(fallback) = clusters.next()
             {
                 cluster = fallback;
+                note_cluster(cluster);
                 continue;
             }
             if !should_retry(&policy.retry, &method, &outcome) {
                 return outcome;
             }
             if left == 0 {
-                record.flag(Flag::RetriesExhausted);
+                if policy.retry.attempts > 0 {
+                    record.flag(Flag::RetriesExhausted);
+                }
                 return outcome;
             }
             left -= 1;
@@ -157,7 +164,11 @@ fn should_retry(retry: &Retry, method: &Method, outcome: &Result<Response, Error
         Err(failure) => match failure.retry() {
             error::Retry::Unsent => true,
             error::Retry::Idempotent => may_repeat,
-            error::Retry::No => false,
+            // An attempt that has used up its own time, not the request's.
+            error::Retry::No => {
+                let is_per_try = retry.per_try.is_some() && failure.timer() == Some(Timer::ResponseHead);
+                may_repeat && retry.on_5xx && is_per_try
+            }
         },
     }
 }
@@ -244,4 +255,73 @@ fn no_destination() -> Error {
 
 fn no_cluster() -> Error {
     Error::gateway(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found", "").with_flag(Flag::NoCluster)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(error: Error) -> Result<Response, Error> {
+        Err(error)
+    }
+
+    fn answered(status: u16) -> Result<Response, Error> {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        Ok(response)
+    }
+
+    #[test]
+    fn what_is_tried_again() {
+        let reset = || Error::upstream(StatusCode::SERVICE_UNAVAILABLE, "reset", "");
+        let (post, get) = (Method::POST, Method::GET);
+        let default = Retry::default();
+        let told = Retry {
+            per_try: Some(Duration::from_secs(1)),
+            on_5xx: true,
+            ..Retry::default()
+        };
+        let any = Retry {
+            non_idempotent: true,
+            ..told.clone()
+        };
+        let late = || Error::timeout(Timer::ResponseHead);
+        for (retry, method, outcome, expected) in [
+            (
+                &default,
+                &post,
+                failed(reset().with_retry(error::Retry::Unsent)),
+                true,
+            ),
+            (
+                &default,
+                &post,
+                failed(reset().with_retry(error::Retry::Idempotent)),
+                false,
+            ),
+            (
+                &default,
+                &get,
+                failed(reset().with_retry(error::Retry::Idempotent)),
+                true,
+            ),
+            (&default, &get, failed(reset()), false),
+            (&default, &get, failed(late()), false),
+            (&default, &get, answered(503), true),
+            (&default, &post, answered(503), false),
+            (&default, &get, answered(500), false),
+            (&told, &get, answered(500), true),
+            (&told, &get, failed(late()), true),
+            (&told, &post, failed(late()), false),
+            (&told, &get, failed(Error::timeout(Timer::Total)), false),
+            (&any, &post, failed(late()), true),
+            (&any, &post, answered(200), false),
+        ] {
+            assert_eq!(
+                should_retry(retry, method, &outcome),
+                expected,
+                "{method} {outcome:?} under {retry:?}"
+            );
+        }
+    }
 }

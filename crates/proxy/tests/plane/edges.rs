@@ -6,8 +6,8 @@ use std::time::Duration;
 use http::{HeaderValue, StatusCode};
 use tollgate_mock_llm::Options as MockOptions;
 use tollgate_snapshot::policy::{Cors, OriginMatch, RateLimit, Redirect};
-use tollgate_snapshot::route::Action;
-use tollgate_snapshot::{Policy, Snapshot};
+use tollgate_snapshot::route::{Action, Destination};
+use tollgate_snapshot::{Cluster, Endpoints, Policy, Snapshot};
 use tollgate_testkit::client::{self, get};
 
 use crate::common::{snapshot, start};
@@ -134,5 +134,25 @@ async fn a_page_may_read_why_it_was_refused() {
         let answer = client::send(plane.http, request).await.unwrap();
         assert_eq!(answer.status, status);
         assert_eq!(answer.header("access-control-allow-origin"), "http://a.com");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_names_the_cluster_that_answered_in_anothers_place() {
+    let mock = tollgate_mock_llm::start(MockOptions::default()).unwrap();
+    let empty = Arc::new(Cluster::new("outbound|80||empty", Endpoints::Static(Vec::new())));
+    for first in [Ok(empty), Err("outbound|80||unknown".into())] {
+        let mut snapshot = snapshot(mock.addr(), Policy::default());
+        let stable = snapshot.clusters.values().next().unwrap().clone();
+        let routes = &mut snapshot.hosts.any.as_mut().unwrap().routes;
+        let mut destination = Destination::new(100, first);
+        destination.fallbacks = vec![stable];
+        Arc::get_mut(&mut routes[0]).unwrap().action = Action::Forward(vec![destination]);
+        let format =
+            tollgate_observe::Format::parse("%RESPONSE_CODE% %UPSTREAM_CLUSTER% %RESPONSE_FLAGS%").unwrap();
+        snapshot.settings.access_log = format.into();
+        let plane = start(snapshot);
+        client::send(plane.http, get("/v1/models")).await.unwrap();
+        assert_eq!(plane.stop().await, "200 outbound|80||mock.static -\n");
     }
 }
