@@ -139,10 +139,14 @@ impl Observation {
     fn observe(self: &Rc<Self>, record: &Rc<Record>, body: Body, streamed: bool) -> Body {
         let (observation, notes) = (self.clone(), record.clone());
         if streamed {
-            body.observe_events(move |event| observation.event(&notes, event))
-        } else {
-            body.observe_data(move |data| observation.frame(data))
+            return body.observe_events(move |event| observation.event(&notes, event));
         }
+        // Whole already, as after a translation: it stays what it is for the plugins further out.
+        if let Some(whole) = body.known_bytes() {
+            self.frame(&whole);
+            return body;
+        }
+        body.observe_data(move |data| observation.frame(data))
     }
 
     fn observe_compressed(

@@ -175,3 +175,44 @@ async fn hostile_values_stay_inside_their_places() {
     let read: Value = serde_json::from_str(&format!("{{\"model\":\"{state}\"}}")).unwrap();
     assert!(read["model"].as_str().unwrap().starts_with("\"}\n{evil"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_vendor_that_cannot_be_reached_costs_nothing_and_is_noted() {
+    let mut scene = Scene::chat(json!({"attributes": [{"key": "question", "apply_to_log": true}]}));
+    scene.status = 0;
+    let left = play(scene).await;
+    assert!(left.metrics().is_empty());
+    assert_eq!(
+        left.ai_log(),
+        json!({"api": "-", "chat_round": 1, "question": "你是谁？"})
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn compressed_answers_are_read_and_pass_compressed() {
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write as _;
+    for streamed in [true, false] {
+        let text = if streamed {
+            "data: {\"model\":\"m\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":8,\"total_tokens\":13}}\n\n"
+        } else {
+            "{\"model\":\"m\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":8,\"total_tokens\":13}}"
+        };
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        let compressed = encoder.finish().unwrap();
+        let mut scene = if streamed {
+            Scene::stream(json!({}), Vec::new())
+        } else {
+            Scene::chat(json!({}))
+        };
+        scene.response_headers = vec![("content-encoding", "gzip")];
+        scene.answer = compressed
+            .chunks(10)
+            .map(|part| Step::Bytes(part.to_vec()))
+            .collect();
+        let left = play(scene).await;
+        assert_eq!(counted(&left), (Some(Source::Provider), 5, 8), "{streamed}");
+        assert_eq!(left.received.concat(), compressed);
+    }
+}

@@ -32,6 +32,8 @@ pub(super) const CLUSTER: &str = "outbound|443||qwen.dns";
 pub(super) enum Step {
     /// These bytes.
     Say(String),
+    /// These, which are no text.
+    Bytes(Vec<u8>),
     /// Silence for so many milliseconds of the paused clock.
     Wait(u64),
     /// The vendor cuts the answer.
@@ -62,6 +64,7 @@ pub(super) struct Scene {
     pub(super) request_headers: Vec<(&'static str, &'static str)>,
     pub(super) request: String,
     pub(super) route: &'static str,
+    /// 0: the vendor cannot be reached.
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) response_headers: Vec<(&'static str, &'static str)>,
@@ -160,14 +163,18 @@ impl Host for Vendor<'_> {
         exchange.record.attempts.set(exchange.record.attempts.get() + 1);
         let mut body = request.into_body();
         *self.got.borrow_mut() = body.buffer("test", usize::MAX).await?;
+        if self.scene.status == 0 {
+            return Err(cut());
+        }
         let steps = futures_util::stream::unfold(self.scene.answer.clone().into_iter(), |mut steps| async {
             loop {
                 match steps.next()? {
+                    Step::Bytes(bytes) => return Some((Ok(Frame::data(Bytes::from(bytes))), steps)),
                     Step::Say(text) => return Some((Ok(Frame::data(Bytes::from(text))), steps)),
                     Step::Wait(milliseconds) => {
                         tokio::time::sleep(Duration::from_millis(milliseconds)).await;
                     }
-                    Step::Cut => return Some((Err(crate::ai_statistics::tests::cut()), steps)),
+                    Step::Cut => return Some((Err(cut()), steps)),
                 }
             }
         });
