@@ -286,7 +286,6 @@ impl Answer {
         if config.without_usage {
             return;
         }
-        self.said = Weight::of_json(text);
         let found = match self.whole.usage_at_end() {
             Some(end) => self.reading.update(&end),
             None => self.reading.update(text),
@@ -294,6 +293,8 @@ impl Answer {
         if found && self.reading.tokens.total > 0 {
             // One message has no opening event: what it says is the last word.
             usage.report(self.reading.tokens, false);
+        } else {
+            self.said = Weight::of_json(text);
         }
     }
 

@@ -27,12 +27,14 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
         return;
     }
     overrides(config, record, &mut usage);
-    if state.estimable {
+    // What a plugin answered by itself cost no vendor's tokens.
+    if state.estimable && record.attempts.get() > 0 {
         usage.estimate(state.asked.tokens(), answer.said.tokens());
     }
     note_usage(config, record, &usage, answer);
     first_generation(config, record, &usage, took);
-    if std::mem::replace(&mut usage.counted, true) {
+    let is_known = usage.source.is_some() || usage.model.is_some();
+    if !is_known || std::mem::replace(&mut usage.counted, true) {
         return;
     }
     count(config, record, ending, &usage, state.consumer.as_deref(), took);
@@ -159,6 +161,7 @@ fn first_generation(config: &Config, record: &Record, usage: &Usage, took: u64) 
     record.set_span_tag("output_tokens", output);
 }
 
+/// Without counts the durations are still told, as long as the answer names its model.
 fn count(
     config: &Config,
     record: &Record,
@@ -167,9 +170,6 @@ fn count(
     header: Option<&str>,
     took: u64,
 ) {
-    if usage.source.is_none() && usage.model.is_none() {
-        return;
-    }
     let (route, cluster) = (record.route.borrow(), record.cluster.borrow());
     let route = route.as_deref().unwrap_or("-");
     let consumer = record.consumer.borrow();
