@@ -220,8 +220,8 @@ impl Gateway {
 
     /// Not ready, no new connections, open requests finish; after `drain` or a second signal they end.
     async fn stop(self, signals: &mut Signals, drain: Duration) {
-        tracing::info!(generation = self.status.borrow().generation, "draining");
         self.trigger.advance(Phase::Draining);
+        tracing::info!(generation = self.status.borrow().generation, "draining");
         let running = self.running.clone();
         let mut workers = tokio::task::spawn_blocking(move || running.join());
         let finished = tokio::select! {
