@@ -81,14 +81,6 @@ const GOODBYE: Duration = Duration::from_secs(5);
 
 impl Client {
     fn new(connection: Connection, open: OpenConnection) -> Self {
-        let pulse = Pulse {
-            accepted: clock::now(),
-            activity: AtomicU8::new(IDLE),
-            since: AtomicU64::new(0),
-            blocked: AtomicU64::new(FLOWING),
-            order: AtomicU8::new(SERVE),
-            wake: Notify::new(),
-        };
         let address = connection.peer.ip().to_canonical().to_string();
         Self {
             // An address in text is always a valid value.
@@ -96,14 +88,14 @@ impl Client {
             connection: Rc::new(connection),
             _open: open,
             open_requests: Cell::new(0),
-            pulse: Arc::new(pulse),
+            pulse: Arc::new(Pulse::new()),
         }
     }
 
     /// A request has begun.
     pub(crate) fn request_begins(&self) {
         self.open_requests.set(self.open_requests.get() + 1);
-        self.pulse.activity.store(BUSY, Ordering::Relaxed);
+        self.pulse.enter_busy();
     }
 
     /// A request's answer is over.
@@ -116,6 +108,25 @@ impl Client {
 }
 
 impl Pulse {
+    fn new() -> Self {
+        Self {
+            accepted: clock::now(),
+            activity: AtomicU8::new(IDLE),
+            since: AtomicU64::new(0),
+            blocked: AtomicU64::new(FLOWING),
+            order: AtomicU8::new(SERVE),
+            wake: Notify::new(),
+        }
+    }
+
+    /// A head came in time after all: nobody is turned away for it, nor for a later one.
+    fn enter_busy(&self) {
+        self.activity.store(BUSY, Ordering::Relaxed);
+        if self.order.load(Ordering::Relaxed) == CLOSE_SLOW {
+            self.order.store(SERVE, Ordering::Relaxed);
+        }
+    }
+
     fn age(&self) -> u64 {
         u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
@@ -161,12 +172,8 @@ impl Pulse {
         }
     }
 
-    /// What to do now. A head that came in time after all is not turned away.
     fn ordered(&self) -> u8 {
-        match self.order.load(Ordering::Relaxed) {
-            CLOSE_SLOW if self.activity.load(Ordering::Relaxed) != HEAD => SERVE,
-            order => order,
-        }
+        self.order.load(Ordering::Relaxed)
     }
 }
 
@@ -403,5 +410,68 @@ impl AsyncWrite for Watched {
             Stream::Plain(tcp) => tcp.is_write_vectored(),
             Stream::Tls(tls) => tls.is_write_vectored(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ordered_after(pulse: &Pulse, seconds: u64) -> u8 {
+        let now = pulse.accepted + Duration::from_secs(seconds);
+        pulse.sweep(now, &Settings::default());
+        pulse.ordered()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_is_asked_to_go_and_then_closed() {
+        let pulse = Pulse::new();
+        assert_eq!(ordered_after(&pulse, 179), SERVE);
+        assert_eq!(ordered_after(&pulse, 180), DRAIN);
+        assert_eq!(ordered_after(&pulse, 184), DRAIN);
+        assert_eq!(ordered_after(&pulse, 185), CLOSE);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_is_closed_unless_it_came_after_all() {
+        let pulse = Pulse::new();
+        pulse.bytes_came();
+        assert_eq!(ordered_after(&pulse, 9), SERVE);
+        assert_eq!(ordered_after(&pulse, 10), CLOSE_SLOW);
+        pulse.enter_busy();
+        assert_eq!(pulse.ordered(), SERVE);
+        assert_eq!(ordered_after(&pulse, 10_000), SERVE);
+        // The next head has its own time.
+        tokio::time::advance(Duration::from_secs(20)).await;
+        pulse.enter(IDLE);
+        pulse.bytes_came();
+        assert_eq!(ordered_after(&pulse, 29), SERVE);
+        assert_eq!(ordered_after(&pulse, 30), CLOSE_SLOW);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_closed_one_that_is_slow_is_not() {
+        let pulse = Pulse::new();
+        pulse.enter_busy();
+        pulse.wrote(&Poll::<()>::Pending);
+        assert_eq!(ordered_after(&pulse, 179), SERVE);
+        tokio::time::advance(Duration::from_secs(100)).await;
+        pulse.wrote(&Poll::Ready(()));
+        pulse.wrote(&Poll::<()>::Pending);
+        assert_eq!(ordered_after(&pulse, 279), SERVE);
+        assert_eq!(ordered_after(&pulse, 280), CLOSE);
+    }
+
+    #[test]
+    fn a_preface_in_pieces_is_h2_and_nothing_else_is() {
+        let unknown = Protocol::Unknown(0);
+        assert_eq!(
+            unknown.after(b"P").after(b"R").after(b"I * HTTP/2.0"),
+            Protocol::Http2
+        );
+        assert_eq!(unknown.after(b"PRI * HTTP/2.0"), Protocol::Http2);
+        assert_eq!(unknown.after(b"P").after(b"OST / HTTP/1.1"), Protocol::Http1);
+        assert_eq!(unknown.after(b"GET / HTTP/1.1"), Protocol::Http1);
+        assert_eq!(Protocol::Http1.after(b"PRI"), Protocol::Http1);
     }
 }
