@@ -19,6 +19,7 @@ use tollgate_observe::Record;
 use tollgate_snapshot::Snapshot;
 
 use crate::connection::Client;
+use crate::panic::poll_caught;
 use crate::truncation;
 use crate::worker::Worker;
 
@@ -157,7 +158,7 @@ impl HttpBody for Delivery {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let outcome = Pin::new(&mut self.body).poll_frame(context);
+        let outcome = poll_caught(&mut self.body, context);
         match &outcome {
             Poll::Ready(Some(Ok(frame))) => {
                 if let Some(data) = frame.data_ref() {

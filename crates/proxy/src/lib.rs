@@ -21,6 +21,7 @@ mod listener;
 mod metered;
 mod normalise;
 mod observer;
+mod panic;
 mod path;
 mod reply;
 mod request;

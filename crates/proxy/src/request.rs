@@ -1,10 +1,8 @@
 //! The path of a request, to be read aloud.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
-use futures_util::FutureExt;
 use http::StatusCode;
 use hyper::body::Incoming;
 use tollgate_base::{Error, clock};
@@ -16,7 +14,7 @@ use crate::connection::Client;
 use crate::normalise::normalise;
 use crate::route::Router;
 use crate::worker::Worker;
-use crate::{cors, gate, grpc, reply, truncation, upgrade};
+use crate::{cors, gate, grpc, panic, reply, truncation, upgrade};
 
 /// Serves one request: exactly one answer, exactly one settlement.
 pub(crate) async fn handle(
@@ -69,16 +67,5 @@ async fn run<'a>(
         return Err(refusal);
     }
     let chain = Next::start(links, router).run(exchange, request);
-    AssertUnwindSafe(chain)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| Err(panicked()))
-}
-
-fn panicked() -> Error {
-    Error::gateway(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "plugin_panicked",
-        "internal error",
-    )
+    panic::caught(chain).await
 }

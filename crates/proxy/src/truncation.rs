@@ -20,6 +20,7 @@ use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
 
 use crate::ending::{Ear, Ending};
+use crate::panic::poll_caught;
 use crate::reply;
 use crate::terminal::Watch;
 
@@ -182,7 +183,7 @@ impl HttpBody for Guarded {
             let Some(body) = &mut self.body else {
                 return Poll::Ready(None);
             };
-            match Pin::new(body).poll_frame(context) {
+            match poll_caught(body, context) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(frame) = self.next(frame) {
                         return Poll::Ready(Some(Ok(frame)));
