@@ -24,6 +24,7 @@ use crate::alarm::Alarm;
 use crate::dial::Dialed;
 use crate::endpoint::{Counted, Lease};
 use crate::failure;
+use crate::gate::Gate;
 use crate::outgoing::{Outgoing, Progress, Sendable, Upload};
 use crate::stream::Stream;
 use crate::timers::SendTimers;
@@ -38,6 +39,7 @@ pub(crate) struct Http1 {
     sender: http1::SendRequest<Outgoing>,
     /// `None` once it has ended.
     connection: Option<Connection>,
+    gate: Gate,
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
     idle_since: Instant,
@@ -73,6 +75,7 @@ impl Http1 {
         Ok(Box::new(Self {
             sender,
             connection: Some(connection),
+            gate: Gate::new(),
             peer: dialed.peer,
             local: dialed.local,
             idle_since: clock::now(),
@@ -98,7 +101,8 @@ impl Http1 {
     /// Lets the connection read and write; drops it once it has ended, which also tells whoever waits on it.
     fn drive(&mut self, context: &mut Context<'_>) {
         if let Some(connection) = &mut self.connection
-            && let Poll::Ready(ended) = Pin::new(connection).poll(context)
+            && let Poll::Ready(ended) =
+                Pin::new(connection).poll(&mut Context::from_waker(self.gate.waker(context)))
         {
             if let Err(cause) = ended {
                 tracing::debug!(peer = %self.peer, cause = failure::chain(&cause), "upstream connection failed");
@@ -107,12 +111,15 @@ impl Http1 {
         }
     }
 
-    /// Sends one request and waits for the head of the answer.
+    /// Sends the request in `slot` and waits for the head of the answer.
     pub(crate) async fn exchange(
         &mut self,
-        request: Sendable,
+        slot: &mut Option<Sendable>,
         waiting: &mut Waiting<'_>,
     ) -> Result<http::Response<Incoming>, Broken> {
+        let Some(request) = slot.take() else {
+            return Err(Broken::Ours(failure::closed_unsent(None)));
+        };
         // Polled only right after the connection, which is what makes it ready: no waker needed, no budget either.
         let mut answer = pin!(unconstrained(self.sender.try_send_request(request)));
         let outcome = poll_fn(|context| {
@@ -305,13 +312,12 @@ impl Http1Body {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let unwoken = &mut Context::from_waker(Waker::noop());
-        let mut polled = Pin::new(&mut self.incoming).poll_frame(unwoken);
+        let mut polled = self.take_frame();
         if polled.is_pending()
             && let Some((connection, _)) = &mut self.source
         {
             connection.drive(context);
-            polled = Pin::new(&mut self.incoming).poll_frame(unwoken);
+            polled = self.take_frame();
         }
         match &polled {
             Poll::Ready(None) => self.finish(),
@@ -320,6 +326,16 @@ impl Http1Body {
             _ => {}
         }
         polled
+    }
+
+    /// What the connection has read so far. Nobody is woken: whoever reads a frame asks for the next.
+    fn take_frame(&mut self) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let incoming = Pin::new(&mut self.incoming);
+        let unwoken = &mut Context::from_waker(Waker::noop());
+        match &self.source {
+            Some((connection, _)) => connection.gate.quietly(|| incoming.poll_frame(unwoken)),
+            None => incoming.poll_frame(unwoken),
+        }
     }
 
     /// The answer is complete: the connection is free again.

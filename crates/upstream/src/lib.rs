@@ -15,6 +15,7 @@ mod dial;
 mod dns;
 mod endpoint;
 mod failure;
+mod gate;
 mod http1;
 mod http2;
 mod outgoing;

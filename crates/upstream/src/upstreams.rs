@@ -21,7 +21,7 @@ use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{self, DialFailure};
 use crate::http1::{Broken, Http1, Http1Body, Waiting, earlier};
 use crate::http2::{Slot, StreamBody};
-use crate::outgoing::{self, Sendable, Spare};
+use crate::outgoing::{self, Progress, Sendable, Spare};
 use crate::pool::{Connected, Pool};
 use crate::shared::Shared;
 use crate::timed::TimedBody;
@@ -75,14 +75,14 @@ impl Upstreams {
     /// # Errors
     /// Before the head: 503 `UH`, `UF`, `UO`, `UC`, `UR`, 502 `UPE`, 504 of the timer that ran out, or the request
     /// body's own error. In the body: `upstream_cut` (`UC`) or a timer.
-    pub async fn send(
-        &self,
-        cluster: &Arc<Cluster>,
+    pub fn send<'a>(
+        &'a self,
+        cluster: &'a Arc<Cluster>,
         request: Request,
-        timers: &SendTimers,
-        record: &Record,
-    ) -> Result<Response, Error> {
-        self.send_with_copy(cluster, request, None, timers, record).await
+        timers: &'a SendTimers,
+        record: &'a Record,
+    ) -> impl Future<Output = Result<Response, Error>> + 'a {
+        self.attempt(cluster, request, None, timers, Some(record))
     }
 
     /// As [`Upstreams::send`], for a caller that keeps a copy to try again with: it is lent here for the case that a
@@ -91,17 +91,15 @@ impl Upstreams {
     ///
     /// # Errors
     /// As [`Upstreams::send`].
-    pub async fn send_with_copy(
-        &self,
-        cluster: &Arc<Cluster>,
+    pub fn send_with_copy<'a>(
+        &'a self,
+        cluster: &'a Arc<Cluster>,
         request: Request,
-        copy: Option<&Request>,
-        timers: &SendTimers,
-        record: &Record,
-    ) -> Result<Response, Error> {
-        record.attempts.set(record.attempts.get() + 1);
-        record.timings.upstream_started.set(Some(clock::now()));
-        self.attempt(cluster, request, copy, timers, Some(record)).await
+        copy: Option<&'a Request>,
+        timers: &'a SendTimers,
+        record: &'a Record,
+    ) -> impl Future<Output = Result<Response, Error>> + 'a {
+        self.attempt(cluster, request, copy, timers, Some(record))
     }
 
     /// The simple form, for call-outs of plugins: same pools, one time limit for the whole answer.
@@ -196,6 +194,10 @@ impl Upstreams {
         timers: &SendTimers,
         record: Option<&Record>,
     ) -> Result<Response, Error> {
+        // A request is large, and a future's state is copied when it is handed on: it stays in one place from here.
+        let upgrade = wants_upgrade(&request);
+        let (sendable, progress) = outgoing::prepare(request);
+        let mut slot = Some(sendable);
         let attempt = Attempt {
             pool: self.pool(cluster),
             cluster,
@@ -205,7 +207,7 @@ impl Upstreams {
             started: clock::now(),
         };
         attempt.admit()?;
-        let outcome = attempt.run(request).await;
+        let outcome = attempt.run(&mut slot, progress, upgrade).await;
         if let Some(timer) = outcome.as_ref().err().and_then(Error::timer) {
             attempt.pool.counters.metrics.timed_out(timer);
         }
@@ -227,8 +229,12 @@ impl Attempt<'_> {
     /// Circuit thresholds.
     fn admit(&self) -> Result<(), Error> {
         let counters = &self.pool.counters;
-        if self.record.is_some_and(|record| record.attempts.get() > 1) {
-            counters.metrics.retries.increment();
+        if let Some(record) = self.record {
+            record.attempts.set(record.attempts.get() + 1);
+            record.timings.upstream_started.set(Some(self.started));
+            if record.attempts.get() > 1 {
+                counters.metrics.retries.increment();
+            }
         }
         if counters.requests() >= self.cluster.max_requests {
             counters.metrics.overflows.increment();
@@ -237,11 +243,18 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn run(&self, request: Request) -> Result<Response, Error> {
-        let endpoint = self.choose().await?;
+    /// `request` is taken out once there is a connection for it.
+    async fn run(
+        &self,
+        request: &mut Option<Sendable>,
+        progress: Option<Rc<Progress>>,
+        upgrade: bool,
+    ) -> Result<Response, Error> {
+        let endpoint = match self.pool.endpoints(self.started) {
+            Some(endpoints) => self.choose(&endpoints)?,
+            None => Box::pin(self.resolve()).await?,
+        };
         let lease = Lease::new(Rc::clone(&endpoint), self.started);
-        let upgrade = wants_upgrade(&request);
-        let (sendable, progress) = outgoing::prepare(request);
         let mut waiting = Waiting::new(self.timers, progress);
         let connected = match self.pool.open_connection(&endpoint, upgrade, self.started) {
             Some(connected) => connected,
@@ -250,13 +263,13 @@ impl Attempt<'_> {
         // The rarer ways are boxed: what they need would otherwise be carried about by every request.
         let response = match connected {
             Connected::Http1 { connection, .. } if upgrade => {
-                Box::pin(self.upgrade(*connection, sendable, &mut waiting, lease)).await
+                Box::pin(self.upgrade(*connection, request, &mut waiting, lease)).await
             }
             Connected::Http1 { connection, reused } => {
-                self.over_http1(connection, reused, sendable, &mut waiting, lease)
+                self.over_http1(connection, reused, request, &mut waiting, lease)
                     .await
             }
-            Connected::Http2(slot) => Box::pin(self.over_http2(slot, sendable, &mut waiting, lease)).await,
+            Connected::Http2(slot) => Box::pin(self.over_http2(slot, request, &mut waiting, lease)).await,
         }?;
         if let Some(record) = self.record {
             record.timings.request_sent.set(waiting.sent);
@@ -265,15 +278,13 @@ impl Attempt<'_> {
         Ok(response)
     }
 
-    async fn choose(&self) -> Result<Rc<Endpoint>, Error> {
-        let endpoints = match self.pool.endpoints(self.started) {
-            Some(known) => known,
-            None => {
-                let resolving = self.pool.resolve(self.started);
-                Box::pin(self.in_time(resolving)).await?
-            }
-        };
-        balance::pick(&endpoints, self.cluster.load_balance, self.started)
+    async fn resolve(&self) -> Result<Rc<Endpoint>, Error> {
+        let endpoints = self.in_time(self.pool.resolve(self.started)).await?;
+        self.choose(&endpoints)
+    }
+
+    fn choose(&self, endpoints: &[Rc<Endpoint>]) -> Result<Rc<Endpoint>, Error> {
+        balance::pick(endpoints, self.cluster.load_balance, self.started)
             .cloned()
             .ok_or_else(failure::no_healthy_upstream)
     }
@@ -317,18 +328,21 @@ impl Attempt<'_> {
         &self,
         connection: Box<Http1>,
         reused: bool,
-        mut request: Sendable,
+        slot: &mut Option<Sendable>,
         waiting: &mut Waiting<'_>,
         lease: Lease,
     ) -> Result<Response, Error> {
-        outgoing::to_http1(&mut request);
+        let Some(request) = slot else {
+            return Err(failure::closed_unsent(self.record));
+        };
+        outgoing::to_http1(request);
         let spare = match self.copy {
-            None if reused => Spare::of(&request),
+            None if reused => Spare::of(request),
             _ => None,
         };
         let mut used = connection;
         self.note_connection(used.peer, used.local);
-        let again = match used.exchange(request, waiting).await {
+        let again = match used.exchange(slot, waiting).await {
             Ok(response) => return Ok(self.http1_response(response, used, waiting, lease)),
             Err(Broken::Unsent(unsent)) if reused => *unsent,
             Err(Broken::Exchange(cause)) if reused && self.is_stale(&cause) => {
@@ -357,12 +371,13 @@ impl Attempt<'_> {
         waiting: &mut Waiting<'_>,
         lease: Lease,
     ) -> Result<Response, Error> {
+        let mut slot = Some(request);
         let Connected::Http1 { mut connection, .. } = self.connect(lease.endpoint(), true).await? else {
             return Err(failure::closed_unsent(self.record));
         };
         self.note_connection(connection.peer, connection.local);
         waiting.sent = None;
-        match connection.exchange(request, waiting).await {
+        match connection.exchange(&mut slot, waiting).await {
             Ok(response) => Ok(self.http1_response(response, connection, waiting, lease)),
             Err(broken) => Err(broken.into_error(self.record)),
         }
@@ -409,10 +424,13 @@ impl Attempt<'_> {
     async fn over_http2(
         &self,
         slot: Slot,
-        mut request: Sendable,
+        unsent: &mut Option<Sendable>,
         waiting: &mut Waiting<'_>,
         mut lease: Lease,
     ) -> Result<Response, Error> {
+        let Some(mut request) = unsent.take() else {
+            return Err(failure::closed_unsent(self.record));
+        };
         let connection = slot.connection();
         outgoing::to_http2(&mut request, connection.tls);
         self.note_connection(connection.peer, connection.local);
@@ -455,10 +473,13 @@ impl Attempt<'_> {
     async fn upgrade(
         &self,
         connection: Http1,
-        mut request: Sendable,
+        slot: &mut Option<Sendable>,
         waiting: &mut Waiting<'_>,
         mut lease: Lease,
     ) -> Result<Response, Error> {
+        let Some(mut request) = slot.take() else {
+            return Err(failure::closed_unsent(self.record));
+        };
         outgoing::to_http1(&mut request);
         self.note_connection(connection.peer, connection.local);
         let Some((mut sender, driver)) = connection.into_upgradable() else {
