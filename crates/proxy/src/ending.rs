@@ -1,37 +1,75 @@
-//! The end of a drain, as answers in mid-stream learn of it: a flag of the worker and the wakers of those who wait.
+//! The end of a drain, as exchanges in mid-air learn of it: a flag of the worker and the wakers of those who wait.
 //!
 //! Not a `Notify`: a stream asks at each of its events, and may pay no lock for the answer "not yet".
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
-/// A worker's end; shared by its streams.
+use http::StatusCode;
+use tollgate_base::Error;
+
+/// A worker's end; shared by its exchanges.
 #[derive(Debug, Default)]
 pub(crate) struct Ending {
     over: Cell<bool>,
-    next: Cell<u64>,
-    waiting: RefCell<HashMap<u64, Waker>>,
+    waiting: RefCell<Places>,
+}
+
+/// Wakers by place; a place that is given up is taken again first.
+#[derive(Debug, Default)]
+struct Places {
+    wakers: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+/// What whoever is still open is told.
+pub(crate) fn shutting_down() -> Error {
+    Error::gateway(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "shutdown",
+        "the gateway is shutting down",
+    )
 }
 
 impl Ending {
     /// The drain is over: whoever is still open says its last words now.
     pub(crate) fn announce(&self) {
         self.over.set(true);
-        let woken = std::mem::take(&mut *self.waiting.borrow_mut());
-        woken.into_values().for_each(Waker::wake);
+        let wakers: Vec<Waker> = self
+            .waiting
+            .borrow_mut()
+            .wakers
+            .iter_mut()
+            .filter_map(Option::take)
+            .collect();
+        wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// A stream's ear.
+    /// An ear for it.
     pub(crate) fn listen(self: &Rc<Self>) -> Ear {
-        let number = self.next.get();
-        self.next.set(number + 1);
         Ear {
             ending: self.clone(),
-            number,
+            place: None,
             registered: None,
         }
+    }
+
+    /// Runs `work` until the end comes; `None` when it did.
+    pub(crate) async fn outrun<T>(self: &Rc<Self>, work: impl Future<Output = T>) -> Option<T> {
+        let mut pinned = pin!(work);
+        let mut ear = self.listen();
+        poll_fn(|context| match pinned.as_mut().poll(context) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending if ear.is_over() => Poll::Ready(None),
+            Poll::Pending => {
+                ear.wait(context);
+                Poll::Pending
+            }
+        })
+        .await
     }
 }
 
@@ -39,7 +77,7 @@ impl Ending {
 #[derive(Debug)]
 pub(crate) struct Ear {
     ending: Rc<Ending>,
-    number: u64,
+    place: Option<usize>,
     registered: Option<Waker>,
 }
 
@@ -60,24 +98,42 @@ impl Ear {
             return;
         }
         self.registered = Some(waker.clone());
-        self.ending
-            .waiting
-            .borrow_mut()
-            .insert(self.number, waker.clone());
+        let mut waiting = self.ending.waiting.borrow_mut();
+        let place = *self.place.get_or_insert_with(|| waiting.take_place());
+        if let Some(slot) = waiting.wakers.get_mut(place) {
+            *slot = Some(waker.clone());
+        }
+    }
+}
+
+impl Places {
+    fn take_place(&mut self) -> usize {
+        self.free.pop().unwrap_or_else(|| {
+            self.wakers.push(None);
+            self.wakers.len() - 1
+        })
     }
 }
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        if self.registered.is_some() {
-            self.ending.waiting.borrow_mut().remove(&self.number);
-        }
+        let Some(place) = self.place else { return };
+        let mut waiting = self.ending.waiting.borrow_mut();
+        let waker = waiting.wakers.get_mut(place).and_then(Option::take);
+        waiting.free.push(place);
+        // A waker may own a task, and what that drops may come here again.
+        drop(waiting);
+        drop(waker);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn waiting(ending: &Ending) -> usize {
+        ending.waiting.borrow().wakers.iter().flatten().count()
+    }
 
     #[test]
     fn whoever_waits_is_woken_and_whoever_is_gone_is_forgotten() {
@@ -87,12 +143,26 @@ mod tests {
         one.wait(&context);
         other.wait(&context);
         other.wait(&context);
-        assert_eq!(ending.waiting.borrow().len(), 2);
+        assert_eq!(waiting(&ending), 2);
         drop(other);
-        assert_eq!(ending.waiting.borrow().len(), 1);
+        assert_eq!(waiting(&ending), 1);
+        let mut third = ending.listen();
+        third.wait(&context);
+        assert_eq!(ending.waiting.borrow().wakers.len(), 2);
         assert!(!one.is_over());
         ending.announce();
         assert!(one.is_over());
-        assert!(ending.waiting.borrow().is_empty());
+        assert_eq!(waiting(&ending), 0);
+    }
+
+    #[tokio::test]
+    async fn work_that_is_not_done_by_then_is_given_up() {
+        let ending = Rc::new(Ending::default());
+        assert_eq!(ending.outrun(async { 1 }).await, Some(1));
+        let late = ending.outrun(std::future::pending::<()>());
+        let announced = async { ending.announce() };
+        assert_eq!(futures_util::future::join(late, announced).await, (None, ()));
+        // What is ready at once needs no time.
+        assert_eq!(ending.outrun(async { 2 }).await, Some(2));
     }
 }

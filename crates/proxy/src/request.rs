@@ -5,12 +5,13 @@ use std::rc::Rc;
 
 use http::StatusCode;
 use hyper::body::Incoming;
-use tollgate_base::{Error, clock};
+use tollgate_base::{Error, Termination, clock};
 use tollgate_body::{Request, Response};
 use tollgate_plugin::{Exchange, Next};
 
 use crate::account::{Account, Delivery};
 use crate::connection::Client;
+use crate::ending::shutting_down;
 use crate::normalise::normalise;
 use crate::route::Router;
 use crate::worker::Worker;
@@ -67,5 +68,11 @@ async fn run<'a>(
         return Err(refusal);
     }
     let chain = Next::start(links, router).run(exchange, request);
-    panic::caught(chain).await
+    match router.worker.ending.outrun(panic::caught(chain)).await {
+        Some(outcome) => outcome,
+        None => {
+            exchange.record.terminate(Termination::Shutdown);
+            Err(shutting_down())
+        }
+    }
 }

@@ -19,7 +19,7 @@ use tollgate_llm::Api;
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
 
-use crate::ending::{Ear, Ending};
+use crate::ending::{Ear, Ending, shutting_down};
 use crate::panic::poll_caught;
 use crate::reply;
 use crate::terminal::Watch;
@@ -118,11 +118,7 @@ impl Guarded {
     /// The gateway stops.
     fn stop(&mut self) -> Frame<Bytes> {
         self.record.terminate(Termination::Shutdown);
-        self.fail(&Error::gateway(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "shutdown",
-            "the gateway is shutting down",
-        ))
+        self.fail(&shutting_down())
     }
 
     /// The source ended: what is held is not a whole event but all there is.

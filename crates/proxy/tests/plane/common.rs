@@ -86,6 +86,12 @@ pub(crate) fn start(snapshot: Snapshot) -> Plane {
 }
 
 impl Plane {
+    /// Requests under way on the plain listener.
+    pub(crate) fn active_requests(&self) -> i64 {
+        let listener = self.observers.metrics().listener("outbound_0.0.0.0_80");
+        listener.requests_active.get()
+    }
+
     /// Drains the data plane and gives the access log.
     pub(crate) async fn stop(self) -> String {
         self.end_at(Phase::Draining).await

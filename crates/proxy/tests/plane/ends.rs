@@ -122,6 +122,25 @@ async fn so_is_one_over_h2() {
     assert_eq!(log, "200 - shutdown\n");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn so_is_one_that_waits_for_an_answer() {
+    let silent = tollgate_mock_llm::SilentPort::new().unwrap();
+    let plane = start(told(snapshot(silent.addr(), Policy::default())));
+    let asking = client::send(plane.http, post_json("/v1/chat/completions", STREAMED));
+    let ending = async {
+        // The connection counts from its acceptance on.
+        while plane.active_requests() == 0 {
+            tokio::task::yield_now().await;
+        }
+        plane.end_at(Phase::Stopped).await
+    };
+    let (answer, log) = futures_util::future::join(asking, ending).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.status, 503);
+    assert!(answer.text().contains(r#""code":"shutdown""#), "{answer:?}");
+    assert_eq!(log, "503 - shutdown\n");
+}
+
 const UPGRADE: &str = "GET /v1/realtime HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
 
 /// An upstream that agrees to every upgrade and then says what it hears.
