@@ -54,15 +54,20 @@ pub(crate) async fn run_script(mut command: Command) -> String {
 
 const CLAUDE: &str = "{ type: claude, apiTokens: [sk-gateway] }";
 
-async fn passes(program: PathBuf, script: &str, gateway: &Gateway, path: &str, checks: usize) {
+/// Runs a client's script against one gateway; `more` are its further arguments.
+async fn passes(program: PathBuf, script: &str, url: &str, more: &[&str], checks: usize) {
     let mut command = Command::new(program);
-    command.arg(script).arg(format!("http://{}{path}", gateway.http));
+    command.arg(script).arg(url).args(more);
     let printed = run_script(command).await;
     let passed = printed.lines().filter(|line| line.starts_with("ok ")).count();
     assert!(
         passed >= checks,
         "{passed} checks instead of {checks}:\n{printed}"
     );
+}
+
+fn url(gateway: &Gateway, path: &str) -> String {
+    format!("http://{}{path}", gateway.http)
 }
 
 /// What every script did to the vendor: keys replaced, the aborted stream closed.
@@ -93,24 +98,34 @@ async fn vendor_was_treated_well(scene: &Scene) {
 #[tokio::test]
 async fn openai_python() {
     let scene = Scene::openai(&[]);
-    passes(python(), "openai_client.py", &scene.gateway, "/v1", 12).await;
+    passes(python(), "openai_client.py", &url(&scene.gateway, "/v1"), &[], 12).await;
     vendor_was_treated_well(&scene).await;
 }
 
 #[tokio::test]
 async fn openai_node() {
     let scene = Scene::openai(&[]);
-    passes(node(), "openai_client.mjs", &scene.gateway, "/v1", 12).await;
+    passes(node(), "openai_client.mjs", &url(&scene.gateway, "/v1"), &[], 12).await;
     vendor_was_treated_well(&scene).await;
 }
 
 #[tokio::test]
 async fn anthropic_python() {
     let scene = Scene::vendor(CLAUDE, &[]);
-    passes(python(), "anthropic_client.py", &scene.gateway, "", 8).await;
+    passes(
+        python(),
+        "anthropic_client.py",
+        &url(&scene.gateway, ""),
+        &["claude"],
+        13,
+    )
+    .await;
     vendor_was_treated_well(&scene).await;
     let seen = scene.mock.requests();
-    assert!(seen.iter().all(|request| request.path() == "/v1/messages"));
+    assert!(
+        seen.iter()
+            .all(|request| request.path().starts_with("/v1/messages"))
+    );
     let beta = seen.iter().find(|request| {
         request
             .header("anthropic-beta")
@@ -131,14 +146,14 @@ async fn anthropic_python() {
 #[tokio::test]
 async fn anthropic_node() {
     let scene = Scene::vendor(CLAUDE, &[]);
-    passes(node(), "anthropic_client.mjs", &scene.gateway, "", 8).await;
+    passes(node(), "anthropic_client.mjs", &url(&scene.gateway, ""), &[], 8).await;
     vendor_was_treated_well(&scene).await;
 }
 
 #[tokio::test]
 async fn anthropic_python_to_an_openai_vendor() {
     let scene = Scene::openai(&[]);
-    passes(python(), "anthropic_client.py", &scene.gateway, "", 8).await;
+    passes(python(), "anthropic_client.py", &url(&scene.gateway, ""), &[], 8).await;
     vendor_was_treated_well(&scene).await;
     assert!(
         scene
@@ -152,7 +167,7 @@ async fn anthropic_python_to_an_openai_vendor() {
 #[tokio::test]
 async fn anthropic_node_to_an_openai_vendor() {
     let scene = Scene::openai(&[]);
-    passes(node(), "anthropic_client.mjs", &scene.gateway, "", 8).await;
+    passes(node(), "anthropic_client.mjs", &url(&scene.gateway, ""), &[], 8).await;
     vendor_was_treated_well(&scene).await;
 }
 

@@ -240,6 +240,48 @@ async fn streams_pass_over_tls_and_h2() {
 }
 
 #[tokio::test]
+async fn https_opens_with_the_first_certificate() {
+    let authority = Authority::new().unwrap();
+    let mock = mock(Options::default());
+    let plain = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+    ]);
+    // A port that was free a moment ago: the gateway cannot tell a port that it picks later.
+    let address = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let gateway = gateway()
+        .file("plain.yaml", &plain)
+        .unwrap()
+        .option("--https", address)
+        .go()
+        .unwrap();
+    assert!(
+        gateway.https.is_none() && TcpStream::connect(address).await.is_err(),
+        "nothing to serve there yet"
+    );
+    let tls = documents(&[
+        secret("one", &authority, &["one.example"]),
+        ingress_for("one.example", "one", "/", "mock.static", &[])
+            + "  tls:\n  - hosts: [one.example]\n    secretName: one\n",
+    ]);
+    gateway.write("tls.yaml", &tls).unwrap();
+    let pem = authority.pem();
+    let secure = Secure {
+        authority: &pem,
+        name: "one.example",
+        protocol: Protocol::Http2,
+    };
+    let request = Request::get("https://one.example/echo")
+        .body(Bytes::new())
+        .unwrap();
+    let answer = open_tls(address, &secure, request).await.unwrap().finish().await;
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
 async fn plain_http_on_the_tls_port_is_nobodys_request() {
     let (gateway, mock, _authority) = secure();
     let text = tollgate_testkit::client::raw(

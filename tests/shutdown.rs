@@ -44,6 +44,41 @@ async fn sigterm_finishes_what_is_open_and_exits_0() {
 }
 
 #[tokio::test]
+async fn an_h2_client_is_told_to_go_and_keeps_its_open_stream() {
+    let scene = Scene::openai(&[]);
+    let stream = tokio::net::TcpStream::connect(scene.gateway.http).await.unwrap();
+    let (executor, io) = (
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    );
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.unwrap();
+    let connection = tollgate_base::task::spawn("connection", async move { drop(connection.await) });
+    let (mut request, id) = ordered("tokens;n=40,pace;ms=60", CHAT_STREAM);
+    *request.uri_mut() = format!("http://{}/v1/chat/completions", scene.gateway.http)
+        .parse()
+        .unwrap();
+    let answer = sender
+        .send_request(request.map(http_body_util::Full::new))
+        .await
+        .unwrap();
+    scene.gateway.signal("TERM").unwrap();
+    let body = http_body_util::BodyExt::collect(answer.into_body())
+        .await
+        .unwrap()
+        .to_bytes();
+    assert!(body.ends_with(b"data: [DONE]\n\n"), "{body:?}");
+    let again = http::Request::get(format!("http://{}/echo", scene.gateway.http))
+        .body(http_body_util::Full::default());
+    assert!(
+        sender.send_request(again.unwrap()).await.is_err(),
+        "a request after GOAWAY"
+    );
+    assert_eq!(scene.gateway.line_of(&id)["termination"], "completed");
+    drop(connection);
+    assert_eq!(scene.gateway.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
 async fn an_idle_gateway_stops_at_once() {
     for signal in ["TERM", "INT"] {
         let scene = Scene::plain(&[]);

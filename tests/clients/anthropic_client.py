@@ -1,6 +1,8 @@
 """Anthropic's own Python client, unmodified, against a gateway; one line a check.
 
-usage: anthropic_client.py BASE_URL
+usage: anthropic_client.py BASE_URL [claude]
+
+With `claude` the vendor is Anthropic's own kind, and what no other vendor has is checked too.
 """
 
 import sys
@@ -142,6 +144,20 @@ def unknown_fields(client):
     assert answer.content[0].text, answer
 
 
+def count_tokens(client):
+    assert client.messages.count_tokens(model=MODEL, messages=HELLO).input_tokens > 0
+
+
+def thinking(client):
+    answer = ask(client, thinking={"type": "enabled", "budget_tokens": 1024}, max_tokens=2000)
+    kinds = [block.type for block in answer.content]
+    assert kinds[0] == "thinking" and kinds[-1] == "text", answer
+
+
+CLAUDE_ONLY = {
+    "count tokens": count_tokens,
+    "thinking": thinking,
+}
 CHECKS = {
     "message": message,
     "stream": stream,
@@ -157,9 +173,10 @@ CHECKS = {
 }
 
 
-def main(base_url):
+def main(base_url, vendor="any"):
     client = anthropic.Anthropic(base_url=base_url, api_key="sk-client", timeout=60)
-    for name, check in CHECKS.items():
+    checks = {**CHECKS, **CLAUDE_ONLY} if vendor == "claude" else CHECKS
+    for name, check in checks.items():
         check(client)
         print("ok", name, flush=True)
 
