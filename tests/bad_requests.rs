@@ -365,3 +365,72 @@ async fn log_lines_stay_one_line_whatever_clients_send() {
         assert_eq!(flags(&value["flags"]), ["-"], "{line}");
     }
 }
+
+/// Damages a request in ways that depend on the seed alone.
+fn damaged(request: &[u8], seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let mut bytes = request.to_vec();
+    for _ in 0..=next(4) {
+        let at = next(bytes.len());
+        match next(5) {
+            0 => bytes[at] = u8::try_from(next(256)).unwrap(),
+            1 => drop(bytes.remove(at)),
+            2 => bytes.insert(at, u8::try_from(next(256)).unwrap()),
+            3 => bytes.truncate(at.max(1)),
+            _ => {
+                let piece = bytes[at..].to_vec();
+                bytes.extend_from_slice(&piece);
+            }
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn damaged_requests_harm_nobody() {
+    let scene = Scene::openai(&[]);
+    let whole = format!(
+        "POST {CHAT_PATH}?a=b HTTP/1.1\r\nhost: api.example\r\ncontent-type: application/json\r\ncontent-length: {}\r\nuser-agent: damaged\r\n\r\n{CHAT}",
+        CHAT.len()
+    );
+    let chunked = format!(
+        "POST {CHAT_PATH} HTTP/1.1\r\nhost: api.example\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{CHAT}\r\n0\r\n\r\n",
+        CHAT.len()
+    );
+    // A preface, SETTINGS, and HEADERS that mean nothing.
+    let h2 =
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0\0\0\x05\x01\x05\0\0\0\x01\x82\x86\x84\x41\x8a"
+            .to_vec();
+    let originals = [whole.into_bytes(), chunked.into_bytes(), h2];
+    for round in 0..20u64 {
+        let asks = (0..30u64).map(|number| {
+            let original = &originals[usize::try_from(number % 3).unwrap()];
+            let bytes = damaged(original, round * 30 + number + 1);
+            let http = scene.gateway.http;
+            async move {
+                let mut stream = tokio::net::TcpStream::connect(http).await.unwrap();
+                // The gateway may have closed already.
+                drop(tokio::io::AsyncWriteExt::write_all(&mut stream, &bytes).await);
+                drop(tokio::io::AsyncWriteExt::shutdown(&mut stream).await);
+                let mut answer = Vec::new();
+                let reading = tokio::io::AsyncReadExt::read_to_end(&mut stream, &mut answer);
+                let ended = tokio::time::timeout(crate::support::PATIENCE, reading).await;
+                assert!(
+                    ended.is_ok(),
+                    "left open after {:?}",
+                    String::from_utf8_lossy(&bytes)
+                );
+            }
+        });
+        futures_util::future::join_all(asks).await;
+    }
+    assert_eq!(scene.chat("", CHAT).await.0.status, 200);
+    let said = scene.gateway.errors.all().join("\n");
+    assert!(!said.contains("panicked"), "{said}");
+}

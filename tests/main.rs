@@ -24,6 +24,8 @@ mod faults;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod protocols;

@@ -270,3 +270,41 @@ async fn a_new_mock_behind_the_same_name_is_found() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn old_generations_are_freed() {
+    let mock = mock(Options::default());
+    let document = |round: usize| {
+        let mut parts = vec![bridge(&[("mock", mock.addr())])];
+        for number in 0..100 {
+            let name = format!("route-{number}");
+            parts.push(ingress(
+                &name,
+                &format!("/echo/{number}/{round}"),
+                "mock.static",
+                &[],
+            ));
+            parts.push(
+                ai_proxy(&name, &format!("{{ type: openai, apiTokens: [sk-{round}] }}"))
+                    .replace("name: ai-proxy\n", &format!("name: ai-proxy-{number}\n")),
+            );
+        }
+        documents(&parts)
+    };
+    let gateway = gateway().file("scene.yaml", &document(0)).unwrap().go().unwrap();
+    let mut sizes = Vec::new();
+    for round in 1..=40 {
+        let path = format!("/echo/99/{round}");
+        gateway
+            .change("scene.yaml", &document(round), &path, |answer| {
+                answer.status == 200
+            })
+            .await;
+        sizes.push(gateway.memory_kib());
+    }
+    // The first ones warm the allocator up.
+    assert!(
+        sizes[39] < sizes[9] + 8 * 1024,
+        "resident memory in KiB: {sizes:?}"
+    );
+}
