@@ -10,7 +10,7 @@ use tollgate_compile::compile;
 use tollgate_kinds::{Diagnostic, Objects, ReadOptions, read};
 use tollgate_snapshot::{Live, Snapshot};
 
-use crate::last_good::LastGood;
+use crate::last_good::{Extent, LastGood, undo};
 use crate::{Directory, SourceFile};
 
 /// A look-up of `${NAME}`.
@@ -84,11 +84,18 @@ impl Controller {
         };
         let (mut objects, mut diagnostics) = self.read_files(&files);
         let (mut snapshot, refused) = compile(&objects, &self.options.compile);
+        let written = objects.clone();
         let mut remaining = refused.clone();
-        diagnostics.extend(refused);
-        if self.last_good.fall_back(&mut objects, &remaining) {
+        diagnostics.extend(refused.iter().cloned());
+        for extent in [Extent::Least, Extent::Whole] {
+            if !self.last_good.fall_back(&mut objects, &remaining, extent) {
+                break;
+            }
             (snapshot, remaining) = compile(&objects, &self.options.compile);
             diagnostics.extend(remaining.iter().cloned());
+        }
+        if undo(&mut objects, &written, &refused, &remaining) {
+            (snapshot, remaining) = compile(&objects, &self.options.compile);
         }
         self.last_good.accept(&objects, &remaining);
         Ok(self.publish(snapshot, once_each(diagnostics), objects.len()))

@@ -1,11 +1,13 @@
 //! Which version of each object is in force: the newest that could be used.
 //!
 //! Two ways to fall back: a file that no longer parses keeps the objects it held, and an object that the compiler
-//! refuses keeps its last accepted version.
+//! refuses keeps its last accepted version, a plugin of its faulty rules only.
 
 use std::collections::{HashMap, HashSet};
 
 use tollgate_kinds::{Diagnostic, Object, ObjectKey, Objects};
+
+use crate::mend::{Mend, mend};
 
 /// Objects as they were last in force, and the files they came from.
 #[derive(Debug, Default)]
@@ -26,17 +28,29 @@ impl LastGood {
         self.accepted.values().filter(hidden).cloned().collect()
     }
 
-    /// Puts the accepted version in the place of each object that an error names; true if any was replaced.
-    pub(crate) fn fall_back(&self, objects: &mut Objects, diagnostics: &[Diagnostic]) -> bool {
+    /// Puts the accepted version, or as little of it as helps, in the place of each object that an error names; true if
+    /// anything was replaced.
+    pub(crate) fn fall_back(
+        &self,
+        objects: &mut Objects,
+        diagnostics: &[Diagnostic],
+        extent: Extent,
+    ) -> bool {
         let mut replaced = false;
         for key in refused(objects, diagnostics) {
-            match (self.accepted.get(&key), objects.get(&key)) {
-                (Some(good), Some(bad)) if good != bad => {
-                    replaced = true;
-                    objects.replace(good.clone());
-                }
-                _ => {}
+            let (Some(good), Some(bad)) = (self.accepted.get(&key), objects.get(&key)) else {
+                continue;
+            };
+            if good == bad {
+                continue;
             }
+            let version = match mend(good, bad, &errors_about(&key, diagnostics)) {
+                Mend::Outside => continue,
+                Mend::Rules(mended) if extent == Extent::Least => mended,
+                Mend::Rules(_) | Mend::Whole => good.clone(),
+            };
+            replaced = true;
+            objects.replace(version);
         }
         replaced
     }
@@ -58,6 +72,41 @@ impl LastGood {
             })
             .collect();
     }
+}
+
+/// How much of the accepted version is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// What the errors name.
+    Least,
+    /// All of it: the least did not help.
+    Whole,
+}
+
+/// Puts back each object as it was written where falling back has not made it any better; true if any was.
+pub(crate) fn undo(
+    objects: &mut Objects,
+    written: &Objects,
+    before: &[Diagnostic],
+    after: &[Diagnostic],
+) -> bool {
+    let mut undone = false;
+    for key in refused(objects, after) {
+        let is_no_better = errors_about(&key, after).len() >= errors_about(&key, before).len();
+        match (written.get(&key), objects.get(&key)) {
+            (Some(original), Some(used)) if original != used && is_no_better => {
+                undone = true;
+                objects.replace(original.clone());
+            }
+            _ => {}
+        }
+    }
+    undone
+}
+
+fn errors_about<'d>(key: &ObjectKey, diagnostics: &'d [Diagnostic]) -> Vec<&'d Diagnostic> {
+    let errors = diagnostics.iter().filter(|found| found.is_error());
+    errors.filter(|error| is_about(error, key)).collect()
 }
 
 fn is_from(source: &str, place: &str) -> bool {

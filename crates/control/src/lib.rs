@@ -7,6 +7,7 @@ mod controller;
 mod directory;
 mod dump;
 mod last_good;
+mod mend;
 
 pub use controller::{Controller, Options, Status, Substitute};
 pub use directory::{Directory, SourceFile};

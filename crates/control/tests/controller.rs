@@ -160,6 +160,102 @@ fn one_bad_version_after_the_other_leaves_the_last_good_one() {
     assert_eq!(gateway.reload(), (vec!["one /better".to_owned()], vec![]));
 }
 
+/// The plugin `ai-proxy` with a rule for each route: its name and the vendor.
+fn plugin(rules: &[(&str, &str)]) -> String {
+    let rule = |(route, vendor): &(&str, &str)| {
+        format!("  - ingress: [{route}]\n    config: {{provider: {{type: {vendor}, apiTokens: [k]}}}}\n")
+    };
+    let rules: String = rules.iter().map(rule).collect();
+    format!(
+        "
+---
+apiVersion: extensions.higress.io/v1alpha1
+kind: WasmPlugin
+metadata: {{name: ai-proxy, namespace: higress-system}}
+spec:
+  url: oci://x/plugins/ai-proxy:1.0.0
+  matchRules:
+{rules}"
+    )
+}
+
+/// Names of the routes that have a plugin.
+fn with_plugin(gateway: &Gateway) -> Vec<String> {
+    let hosts = &gateway.live.load().hosts;
+    let routes = hosts.any.iter().flat_map(|host| &host.routes);
+    let mut names: Vec<String> = routes
+        .filter(|route| {
+            let candidates = route.links.iter().flat_map(|link| &link.candidates);
+            candidates.into_iter().any(|candidate| candidate.plugin.is_some())
+        })
+        .map(|route| route.name.to_string())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn one_bad_rule_keeps_its_last_good_version_and_the_others_are_updated() {
+    let mut gateway = Gateway::new();
+    let names = ["one", "two", "three"];
+    let routes: Vec<String> = names.map(|name| ingress(name, &format!("/{name}"))).into();
+    gateway.write("a.yaml", &routes);
+    gateway.write("b.yaml", &[plugin(&[("one", "openai"), ("three", "openai")])]);
+    assert_eq!(gateway.reload().1, [""; 0]);
+    assert_eq!(with_plugin(&gateway), ["one", "three"]);
+    // The first is spoilt, the second is new, the third is gone.
+    gateway.write("b.yaml", &[plugin(&[("one", "nobody"), ("two", "openai")])]);
+    for _ in 0..2 {
+        let (_, errors) = gateway.reload();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].contains("spec.matchRules[0]"), "{errors:?}");
+        assert_eq!(with_plugin(&gateway), ["one", "two"]);
+    }
+    // A rule that was never good has nothing to fall back to.
+    gateway.write("b.yaml", &[plugin(&[("one", "openai"), ("three", "nobody")])]);
+    assert_eq!(gateway.reload().1.len(), 1);
+    assert_eq!(with_plugin(&gateway), ["one"]);
+}
+
+const SECRET: &str = "\n---\napiVersion: v1\nkind: Secret\nmetadata: {name: keys, namespace: higress-system}\nstringData: {a: k}\n";
+
+/// Both in a rule and in the config of the whole plugin: neither is better off with its earlier version.
+#[test]
+fn a_fault_that_lies_elsewhere_does_not_hold_an_object_back() {
+    let global = "spec:\n  defaultConfig: {provider: {type: openai, apiTokens: [k]}}";
+    for spec in ["spec:", global] {
+        let mut gateway = Gateway::new();
+        let version = |rules: &[(&str, &str)]| {
+            plugin(rules)
+                .replace("spec:", spec)
+                .replacen("[k]", "['${secret.keys.a}']", 1)
+        };
+        gateway.write("a.yaml", &[ingress("one", "/one"), ingress("two", "/two")]);
+        gateway.write("b.yaml", &[version(&[("one", "openai")])]);
+        gateway.write("c.yaml", &[SECRET.to_owned()]);
+        assert_eq!(gateway.reload().1, [""; 0]);
+        let origins = |gateway: &Gateway| {
+            let dump = config_dump(&gateway.live.load(), &gateway.status.borrow());
+            let routes = dump["hosts"][0]["routes"].as_array().unwrap().clone();
+            let two = routes
+                .iter()
+                .find(|route| route["name"] == "two")
+                .unwrap()
+                .clone();
+            two["plugins"][0]["configs"][0].to_string()
+        };
+        let before = origins(&gateway);
+        gateway.write("c.yaml", &[]);
+        gateway.write("b.yaml", &[version(&[("one", "openai"), ("two", "openai")])]);
+        let (_, errors) = gateway.reload();
+        assert!(
+            errors.iter().all(|error| error.contains("secret.keys.a")),
+            "{errors:?}"
+        );
+        assert_ne!(origins(&gateway), before, "{spec}: {errors:?}");
+    }
+}
+
 #[test]
 fn a_directory_that_is_gone_changes_nothing_but_the_status() {
     let mut gateway = Gateway::new();
