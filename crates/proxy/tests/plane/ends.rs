@@ -141,6 +141,45 @@ async fn so_is_one_that_waits_for_an_answer() {
     assert_eq!(log, "503 - shutdown\n");
 }
 
+/// Whatever the client does, each request leaves one line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_exchange_is_settled_once_however_it_is_left() {
+    const CLIENTS: usize = 90;
+    let mock = tollgate_mock_llm::start(MockOptions {
+        pace: Duration::from_millis(1),
+        ..MockOptions::default()
+    })
+    .unwrap();
+    let plane = start(told(snapshot(mock.addr(), Policy::default())));
+    let clients = (0..CLIENTS).map(|number| async move {
+        let mut socket = tokio::net::TcpStream::connect(plane.http).await.unwrap();
+        let request = format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{STREAMED}",
+            STREAMED.len()
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        // The last ones read it all, the others leave in the middle of something, some with a reset.
+        let mut answer = vec![0; 1 + number * 50];
+        drop(socket.read_exact(&mut answer).await);
+        if number + 10 >= CLIENTS {
+            socket.read_to_end(&mut answer).await.unwrap();
+        } else if number % 2 == 0 {
+            socket.set_zero_linger().unwrap();
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    while plane.active_requests() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let log = plane.stop().await;
+    let ends: Vec<&str> = log.lines().map(|line| line.rsplit(' ').next().unwrap()).collect();
+    assert_eq!(ends.len(), CLIENTS, "{log}");
+    let completed = ends.iter().filter(|end| **end == "completed").count();
+    let gone = ends.iter().filter(|end| **end == "client_gone").count();
+    assert_eq!(completed + gone, CLIENTS, "{log}");
+    assert!(completed >= 10 && gone > 0, "{completed} completed, {gone} gone");
+}
+
 const UPGRADE: &str = "GET /v1/realtime HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-version: 13\r\n\r\n";
 
 /// An upstream that agrees to every upgrade and then says what it hears.
