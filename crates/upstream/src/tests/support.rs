@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Options, SendTimers, Shared, Upstreams};
 use bytes::Bytes;
@@ -23,7 +24,12 @@ pub(crate) fn worker<F: Future>(paused: bool, future: F) -> F::Output {
         .start_paused(paused)
         .build_local(LocalOptions::default())
         .unwrap();
-    runtime.block_on(future)
+    // Paused time runs to the limit at once when nobody can go on.
+    let limit = Duration::from_secs(if paused { 86_400 } else { 30 });
+    runtime.block_on(async move {
+        let outcome = tokio::time::timeout(limit, future).await;
+        outcome.expect("everybody waits for somebody else")
+    })
 }
 
 pub(crate) fn upstreams() -> Upstreams {
