@@ -15,7 +15,7 @@ use tollgate_observe::Record;
 use tollgate_plugin::Exchange;
 
 use super::request::Answerable;
-use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply, whole};
+use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply};
 
 /// Translates the answer where it has to be.
 pub(super) async fn respond(
@@ -35,12 +35,8 @@ pub(super) async fn respond(
     }
     if is_event_stream(&response) {
         if !plan.touches_stream(provider) {
-            // With `protocol: original` the ends are the vendor's own.
-            return Ok(if plan.original {
-                response
-            } else {
-                whole::watch(plan.api, response)
-            });
+            // Whether it ends as it should is seen where the answer leaves the gateway.
+            return Ok(response);
         }
         return Ok(translate_stream(exchange, provider, &plan, response));
     }

@@ -8,7 +8,6 @@ mod config;
 mod reply;
 mod request;
 mod tokens;
-mod whole;
 
 #[cfg(test)]
 mod tests;
