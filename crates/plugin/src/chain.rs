@@ -1,13 +1,14 @@
 //! The chain: a route's links in order, and `Next`, the rest of it as a plugin sees it.
 
 use std::fmt;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tollgate_base::Error;
 use tollgate_body::{Request, Response};
 
-use crate::{DomainPattern, Exchange, Host, Order, ServicePattern};
+use crate::{Caller, DomainPattern, Exchange, Host, Order, ServicePattern};
 
 /// A plugin with one compiled config. Shared by all workers; whatever a request needs lives in its call.
 #[async_trait(?Send)]
@@ -126,6 +127,12 @@ impl<'a> Next<'a> {
         }
     }
 
+    /// The way to services besides the upstream.
+    #[must_use]
+    pub fn caller(&self, exchange: &Exchange) -> Rc<dyn Caller> {
+        self.host.caller(exchange)
+    }
+
     /// Runs the rest: the next plugin that applies to this request, or the upstream. The route is chosen again first
     /// when a plugin has asked for it, also when it did so in an earlier run of this rest: this request may be for the
     /// first route.
@@ -155,7 +162,6 @@ impl<'a> Next<'a> {
 #[cfg(test)]
 mod tests {
     use std::cell::{Cell, RefCell};
-    use std::rc::Rc;
 
     use tollgate_body::Body;
     use tollgate_observe::Record;

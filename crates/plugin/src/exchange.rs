@@ -1,13 +1,15 @@
-//! `Exchange`: one request's context, passed `&mut` from plugin to plugin.
+//! `Exchange`: one request's context, passed `&mut` from plugin to plugin; and what the data plane offers besides.
 //!
 //! Typed fields for what the core owns. What must outlive the call (a response body's wrapper) takes its own `Rc`
 //! of the record; nothing else of the exchange may be kept.
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
-use tollgate_base::Error;
+use http::StatusCode;
+use tollgate_base::{Error, Flag};
 use tollgate_body::{Request, Response};
 use tollgate_observe::Record;
 
@@ -72,4 +74,43 @@ pub trait Host {
 
     /// Chooses the route again and returns its links (of all plugins; [`crate::Next`] goes on behind the current one).
     fn reroute(&self, exchange: &mut Exchange, request: &Request) -> &[Link];
+
+    /// The way to services besides the upstream. Default: none, every call fails.
+    fn caller(&self, exchange: &Exchange) -> Rc<dyn Caller> {
+        let _ = exchange;
+        Rc::new(Nowhere)
+    }
+}
+
+/// Call-outs of a plugin, on the generation of the request that it was got for. May outlive the call and the answer.
+#[async_trait(?Send)]
+pub trait Caller {
+    /// Sends `request` to a cluster by its name ([`cluster_name`]) and returns at the response head; `timeout` is for
+    /// the whole answer. The request needs a path and, for HTTP/1.1, a `host` or an authority.
+    ///
+    /// # Errors
+    /// 503 `cluster_not_found` for a name that the configuration does not have, else what the upstream failed with.
+    async fn call(&self, cluster: &str, request: Request, timeout: Duration) -> Result<Response, Error>;
+}
+
+/// Name of the cluster that serves port `port` of `service` (`qwen.dns`, `redis.default.svc.cluster.local`).
+#[must_use]
+pub fn cluster_name(service: &str, port: u16) -> String {
+    format!("outbound|{port}||{service}")
+}
+
+/// The failure of a call to a cluster that does not exist.
+#[must_use]
+pub fn unknown_cluster(cluster: &str) -> Error {
+    let message = format!("no such cluster: {cluster}");
+    Error::gateway(StatusCode::SERVICE_UNAVAILABLE, "cluster_not_found", message).with_flag(Flag::NoCluster)
+}
+
+struct Nowhere;
+
+#[async_trait(?Send)]
+impl Caller for Nowhere {
+    async fn call(&self, cluster: &str, _: Request, _: Duration) -> Result<Response, Error> {
+        Err(unknown_cluster(cluster))
+    }
 }

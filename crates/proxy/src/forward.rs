@@ -3,6 +3,7 @@
 //! Nothing is retried once a byte of an answer could have gone out: only attempts without a response head are, and
 //! statuses that the route lists.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,13 +14,14 @@ use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_
 use tollgate_base::{Error, Flag, Timer, error};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::Record;
-use tollgate_plugin::{Exchange, Host, Link};
+use tollgate_plugin::{Caller, Exchange, Host, Link};
 use tollgate_snapshot::policy::{Redirect, Retry};
 use tollgate_snapshot::route::{Action, Destination};
 use tollgate_snapshot::{Cluster, Policy};
 use tollgate_upstream::SendTimers;
 
 use crate::account;
+use crate::callout::Callouts;
 use crate::hold;
 use crate::normalise::remove_hop_by_hop;
 use crate::rewrite;
@@ -69,6 +71,13 @@ impl Host for Router<'_> {
 
     fn reroute(&self, exchange: &mut Exchange, request: &Request) -> &[Link] {
         self.choose(exchange, request)
+    }
+
+    fn caller(&self, _exchange: &Exchange) -> Rc<dyn Caller> {
+        Rc::new(Callouts {
+            upstreams: self.worker.upstreams.clone(),
+            snapshot: self.snapshot.clone(),
+        })
     }
 }
 

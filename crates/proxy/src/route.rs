@@ -13,7 +13,7 @@ use crate::worker::Worker;
 /// One request's view of the data plane; implements the plugin contract's `Host` (in `forward`).
 pub(crate) struct Router<'a> {
     pub worker: &'a Worker,
-    pub snapshot: &'a Snapshot,
+    pub snapshot: &'a Arc<Snapshot>,
     pub tls: bool,
     route: Cell<Option<&'a Arc<Route>>>,
     destination: Cell<Option<&'a Destination>>,
@@ -24,7 +24,7 @@ pub(crate) struct Router<'a> {
 impl<'a> Router<'a> {
     pub(crate) fn new(
         worker: &'a Worker,
-        snapshot: &'a Snapshot,
+        snapshot: &'a Arc<Snapshot>,
         tls: bool,
         upgrade: Option<hyper::upgrade::OnUpgrade>,
     ) -> Self {
