@@ -5,6 +5,7 @@
 
 mod azure;
 pub mod config;
+pub mod context_file;
 pub mod custom_settings;
 pub mod edits;
 mod head;

@@ -80,7 +80,15 @@ fn upstream(config: &Value, request: &Value) -> String {
     } else if !provider.reads_body(api) {
         "untouched".to_owned()
     } else {
-        match provider.edit_body(BodyContext { api, claude_client }, &mut document, &mut outgoing) {
+        match provider.edit_body(
+            BodyContext {
+                api,
+                claude_client,
+                context_file: None,
+            },
+            &mut document,
+            &mut outgoing,
+        ) {
             Err(fault) => format!("refused: {}", fault.text()),
             Ok(facts) => {
                 model = facts.model;

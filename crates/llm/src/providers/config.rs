@@ -11,6 +11,7 @@ use tollgate_base::{ConfigError, Secret};
 use crate::Api;
 use crate::lenient::Fields;
 
+use super::context_file::ContextFile;
 use super::custom_settings::{self, CustomSetting};
 use super::model_mapping::ModelMapping;
 use super::row::{Auth, PathRule, Row};
@@ -48,6 +49,10 @@ pub struct Provider {
     pub merge_messages: bool,
     /// `promoteThinkingOnEmpty`.
     pub promote_thinking: bool,
+    /// `context`.
+    pub context: Option<ContextFile>,
+    /// `timeout`: limit of the plugin's own calls. Default 2 minutes.
+    pub call_timeout: Duration,
     /// `failover`, when enabled.
     pub failover: Option<Failover>,
     /// `retryOnFailure`, when enabled.
@@ -177,7 +182,7 @@ impl Provider {
             "original" => Protocol::Original,
             _ => return Err(ConfigError::new("protocol", "invalid protocol in config")),
         };
-        check_context(fields)?;
+        let context = ContextFile::parse(fields)?;
         let failover = fields
             .object("failover")
             .filter(|settings| settings.flag("enabled", false))
@@ -185,6 +190,7 @@ impl Provider {
             .transpose()?;
         let row = find_row(&fields.text("type"))?;
         let mut provider = Self::with_common_fields(row, fields, protocol, failover)?;
+        provider.context = context;
         if row.token_required && provider.tokens.is_empty() {
             return Err(no_token());
         }
@@ -231,6 +237,8 @@ impl Provider {
                 .collect(),
             merge_messages: hiclaw || fields.flag("mergeConsecutiveMessages", false),
             promote_thinking: hiclaw || fields.flag("promoteThinkingOnEmpty", false),
+            context: None,
+            call_timeout: Duration::from_millis(count_or(fields, "timeout", 120_000)),
             failover,
             retry: fields
                 .object("retryOnFailure")
@@ -316,33 +324,6 @@ fn warnings(fields: Fields<'_>) -> Vec<ConfigError> {
     ];
     let present = ignored.into_iter().filter(|row| fields.get(row.0).is_some());
     present.map(|row| ConfigError::new(row.0, row.1)).collect()
-}
-
-fn check_context(fields: Fields<'_>) -> Result<(), ConfigError> {
-    let Some(context) = fields.object("context") else {
-        return Ok(());
-    };
-    let fault = |name: &str, text: &str| Err(ConfigError::new(format!("context.{name}"), text));
-    let url = context.text("fileUrl");
-    if url.is_empty() {
-        return fault("fileUrl", "missing fileUrl in context config");
-    }
-    if let Err(cause) = url.parse::<http::Uri>() {
-        return fault("fileUrl", &format!("invalid fileUrl in context config: {cause}"));
-    }
-    if context.text("serviceName").is_empty() {
-        return fault("serviceName", "missing serviceName in context config");
-    }
-    if context.count("servicePort") == 0 {
-        return fault("servicePort", "missing servicePort in context config");
-    }
-    for name in ["qwenFileIds", "moonshotFileId"] {
-        if fields.get(name).is_some() {
-            let text = format!("{name} and context cannot be configured at the same time");
-            return Err(ConfigError::new(name, text));
-        }
-    }
-    Err(ConfigError::new("context", "a context file is not supported yet"))
 }
 
 impl BasePath {

@@ -15,6 +15,7 @@ use crate::openai::{self, RequestFault};
 
 use super::Provider;
 use super::config::Protocol;
+use super::context_file;
 use super::edits::EditContext;
 use super::row::{BodyRule, Unsupported};
 use super::wire::{Outgoing, Wire};
@@ -34,11 +35,13 @@ pub struct BodyFacts {
 
 /// What a body needs besides itself.
 #[derive(Debug, Clone, Copy)]
-pub struct BodyContext {
+pub struct BodyContext<'a> {
     /// The API as the vendor sees it.
     pub api: Api,
     /// The client speaks Anthropic and the vendor does not.
     pub claude_client: bool,
+    /// Text of the provider's context file, for a conversation that begins with it.
+    pub context_file: Option<&'a str>,
 }
 
 impl Provider {
@@ -72,7 +75,7 @@ impl Provider {
     /// What is wrong with the body, in Higress's words where it has some.
     pub fn edit_body(
         &self,
-        context: BodyContext,
+        context: BodyContext<'_>,
         document: &mut JsonDocument,
         outgoing: &mut Outgoing<'_>,
     ) -> Result<BodyFacts, RequestFault> {
@@ -100,6 +103,7 @@ impl Provider {
         }
         if context.api == Api::Chat {
             self.clean_up(document)?;
+            insert_context_file(context.context_file, document)?;
         }
         facts.model = match self.wire_for(context.api) {
             Some(wire) => self.translate(wire, context.api, document, outgoing)?,
@@ -116,14 +120,14 @@ impl Provider {
     /// What a body that is no JSON gets: Higress's text where it parses bodies, a 400 where it would have sent
     /// `{"model":""}` in its place.
     #[must_use]
-    pub fn not_json(&self, context: BodyContext, cause: &dyn std::fmt::Display) -> RequestFault {
+    pub fn not_json(&self, context: BodyContext<'_>, cause: &dyn std::fmt::Display) -> RequestFault {
         match self.parse_refusal(context) {
             Some(what) => RequestFault::Refused(format!("{what}: {cause}")),
             None => RequestFault::BadRequest(format!("the request body is not valid JSON: {cause}")),
         }
     }
 
-    fn no_object(&self, context: BodyContext, document: &JsonDocument) -> RequestFault {
+    fn no_object(&self, context: BodyContext<'_>, document: &JsonDocument) -> RequestFault {
         if let Some(what) = self.parse_refusal(context) {
             return RequestFault::Refused(format!("{what}: not an object"));
         }
@@ -134,7 +138,7 @@ impl Provider {
         RequestFault::BadRequest("the request body is not a JSON object".into())
     }
 
-    fn parse_refusal(&self, context: BodyContext) -> Option<&'static str> {
+    fn parse_refusal(&self, context: BodyContext<'_>) -> Option<&'static str> {
         if context.claude_client {
             return Some("failed to convert claude request to openai: unable to unmarshal claude request");
         }
@@ -270,6 +274,20 @@ impl Provider {
         }
         Ok(model)
     }
+}
+
+fn insert_context_file(text: Option<&str>, document: &mut JsonDocument) -> Result<(), RequestFault> {
+    let Some(text) = text else { return Ok(()) };
+    let parsed = document
+        .raw("messages")
+        .map(serde_json::from_str::<Vec<serde_json::Value>>);
+    let Some(Ok(mut messages)) = parsed else {
+        return Err(RequestFault::BadRequest(
+            "messages is not a list: no context can be put into it".into(),
+        ));
+    };
+    context_file::insert(&mut messages, text);
+    document.set("messages", messages).map_err(refused_path)
 }
 
 fn convert_claude(document: &mut JsonDocument) -> Result<Thinking, RequestFault> {

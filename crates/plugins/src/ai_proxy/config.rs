@@ -134,6 +134,16 @@ pub(crate) const FIELDS: &[Field] = &[
         "passthrough (default), ignore or concat; native qwen only.",
     ),
     field(
+        "providers[].context",
+        "object",
+        "fileUrl, serviceName, servicePort: a text that every chat begins with, fetched once from that service.",
+    ),
+    field(
+        "providers[].timeout",
+        "integer",
+        "Milliseconds that fetching the context may take; 120000 by default.",
+    ),
+    field(
         "providers[].contextCleanupCommands",
         "list of string",
         "User messages that make everything before them forgotten.",

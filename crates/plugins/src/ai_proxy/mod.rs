@@ -5,6 +5,7 @@
 
 mod answer;
 mod config;
+mod context;
 mod reply;
 mod request;
 mod tokens;
@@ -24,6 +25,7 @@ use tollgate_plugin::{Exchange, Next, Plugin};
 use crate::table::ParseContext;
 
 pub(crate) use config::FIELDS;
+use context::ContextText;
 use request::{Plan, Prepared};
 use tokens::TokenPool;
 
@@ -39,6 +41,7 @@ pub(crate) fn parse(
 ) -> Result<Arc<dyn Plugin>, ConfigError> {
     let active = config::active_provider(global, rule, context)?.map(|provider| Active {
         tokens: TokenPool::new(&provider),
+        context: ContextText::default(),
         provider,
     });
     Ok(Arc::new(AiProxy { active }))
@@ -52,6 +55,7 @@ struct AiProxy {
 struct Active {
     provider: Provider,
     tokens: TokenPool,
+    context: ContextText,
 }
 
 #[async_trait(?Send)]
@@ -79,7 +83,17 @@ impl Active {
         exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);
         let plan = Plan::of(&self.provider, &request);
         let choice = self.tokens.choose(&plan, request.headers());
-        let prepared = match request::prepare(&self.provider, plan, request, &choice).await? {
+        let context_file = match &self.provider.context {
+            Some(file) if plan.takes_context() => {
+                let limit = self.provider.call_timeout;
+                match self.context.get(file, limit, exchange, next).await {
+                    Ok(text) => Some(text),
+                    Err(cause) => return Ok(reply::no_context(exchange, &cause)),
+                }
+            }
+            _ => None,
+        };
+        let prepared = match request::prepare(&self.provider, plan, request, &choice, context_file).await? {
             Ok(prepared) => prepared,
             Err(refusal) => return Ok(reply::refused(exchange, refusal.dialect, &refusal.fault)),
         };

@@ -38,6 +38,13 @@ pub(super) fn refused(exchange: &Exchange, dialect: Dialect, fault: &RequestFaul
     }
 }
 
+/// The answer to a conversation whose context file could not be had.
+pub(super) fn no_context(exchange: &Exchange, cause: &str) -> Response {
+    exchange.record.terminate(Termination::Refused);
+    let text = format!("failed to load context file: {cause}");
+    failed(exchange, "ai-proxy.load_ctx_failed", text)
+}
+
 fn local(
     exchange: &Exchange,
     details: &'static str,

@@ -54,6 +54,11 @@ enum BodyUse {
 }
 
 impl Plan {
+    /// Whether the conversation begins with the provider's context file.
+    pub(super) fn takes_context(&self) -> bool {
+        self.api == Some(Api::Chat) && self.body == BodyUse::Json
+    }
+
     pub(super) fn of(provider: &Provider, request: &Request) -> Self {
         let sent = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         let decoded = path::decoded(sent);
@@ -191,6 +196,7 @@ pub(super) async fn prepare(
     plan: Plan,
     request: Request,
     choice: &Choice,
+    context_file: Option<&str>,
 ) -> Result<Result<Prepared, Refusal>, Error> {
     let (mut parts, mut body) = request.into_parts();
     let mut upstream_path = provider.upstream_path(plan.api, &plan.client_path);
@@ -204,7 +210,7 @@ pub(super) async fn prepare(
         headers: &mut parts.headers,
         path: &mut upstream_path,
     };
-    let facts = match edit_body(provider, &plan, &mut body, &mut outgoing).await? {
+    let facts = match edit_body(provider, &plan, context_file, &mut body, &mut outgoing).await? {
         Ok(facts) => facts,
         Err(fault) => {
             let dialect = plan.dialect;
@@ -231,6 +237,7 @@ pub(super) async fn prepare(
 async fn edit_body(
     provider: &Provider,
     plan: &Plan,
+    context_file: Option<&str>,
     body: &mut Body,
     outgoing: &mut Outgoing<'_>,
 ) -> Result<Result<Option<BodyFacts>, RequestFault>, Error> {
@@ -240,6 +247,7 @@ async fn edit_body(
     let context = BodyContext {
         api,
         claude_client: plan.claude_client,
+        context_file,
     };
     match plan.body {
         BodyUse::Refuse => return Ok(Err(RequestFault::Refused("unsupported API name".into()))),

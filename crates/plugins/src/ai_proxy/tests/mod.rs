@@ -1,6 +1,7 @@
 //! The plugin through its front door: a chain of one link in front of a scripted vendor, no network.
 
 mod answers;
+mod context;
 mod errors;
 mod requests;
 mod retries;
@@ -172,6 +173,16 @@ pub(super) async fn run_in(
     vendor: &Vendor,
     request: Request,
 ) -> Result<Response, Error> {
+    run_at(exchange, plugin, vendor, request).await
+}
+
+/// The same in front of any host.
+pub(super) async fn run_at(
+    exchange: &mut Exchange,
+    plugin: &Arc<dyn Plugin>,
+    host: &dyn Host,
+    request: Request,
+) -> Result<Response, Error> {
     let links = [Link {
         name: "ai-proxy".into(),
         ordinal: 0,
@@ -185,7 +196,7 @@ pub(super) async fn run_in(
             },
         }],
     }];
-    Next::start(&links, vendor).run(exchange, request).await
+    Next::start(&links, host).run(exchange, request).await
 }
 
 pub(super) async fn run(plugin: &Arc<dyn Plugin>, vendor: &Vendor, request: Request) -> Response {
