@@ -9,9 +9,11 @@ use std::time::Duration;
 use tollgate_kinds::higress_config::HigressConfig;
 use tollgate_kinds::https_config::{HttpsConfig, LETS_ENCRYPT};
 use tollgate_kinds::mesh_config::MeshConfig;
+use tollgate_kinds::price_table::PriceTable;
 use tollgate_kinds::{ConfigMap, Diagnostic, Objects};
-use tollgate_observe::Format;
 use tollgate_observe::access_log::Encoding;
+use tollgate_observe::cost::Rates;
+use tollgate_observe::{Format, Prices};
 use tollgate_snapshot::Settings;
 
 use crate::Options;
@@ -54,6 +56,7 @@ pub(crate) fn compile(objects: &Objects, options: &Options, diagnostics: &mut Ve
     if let Some(config_map) = objects.config_map(&options.system_namespace, CONFIG) {
         higress(config_map, &mut global, diagnostics);
         mesh(config_map, &mut global, diagnostics);
+        prices(config_map, &mut global, diagnostics);
     }
     if let Some(config_map) = objects.config_map(&options.system_namespace, HTTPS) {
         let (https, found) = HttpsConfig::read(config_map);
@@ -132,6 +135,23 @@ fn mesh(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagn
             diagnostics.push(config_map.warning("data[mesh]", message));
         }
     }
+}
+
+fn prices(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagnostic>) {
+    let (table, found) = PriceTable::read(config_map);
+    diagnostics.extend(found);
+    let mut prices = Prices::new(table.currency);
+    for row in table.models {
+        let rates = Rates {
+            input: row.input,
+            output: row.output,
+            cached: row.cached,
+            cache_written: row.cache_written,
+            reasoning: row.reasoning,
+        };
+        prices.insert(&row.model, rates);
+    }
+    global.settings.prices = Arc::new(prices);
 }
 
 fn access_log(

@@ -71,6 +71,26 @@ impl<'c> Embedded<'c> {
         None
     }
 
+    /// Reads each item of the list `field` on its own, with its place: one that does not fit is reported and left out.
+    pub(crate) fn items<T: DeserializeOwned>(&mut self, field: &str) -> Vec<(String, T)> {
+        let items: Vec<Value> = self.section(field).unwrap_or_default();
+        let mut fitting = Vec::with_capacity(items.len());
+        for (index, item) in items.iter().enumerate() {
+            let place = format!("{field}[{index}]");
+            match serde_path_to_error::deserialize(Lenient(item)) {
+                Ok(item) => fitting.push((place, item)),
+                Err(error) => {
+                    let path = match error.path().to_string().as_str() {
+                        "." => place,
+                        inner => format!("{place}.{inner}"),
+                    };
+                    self.report(&path, &error.into_inner().to_string());
+                }
+            }
+        }
+        fitting
+    }
+
     /// Adds an error about a field of the text.
     pub(crate) fn report(&mut self, path: &str, message: &str) {
         self.report_at(self.positions.find(path), path, message);

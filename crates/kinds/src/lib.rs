@@ -23,6 +23,7 @@ pub mod mcp_server_config;
 pub mod mesh_config;
 mod objects;
 pub mod position;
+pub mod price_table;
 mod read;
 mod resource;
 pub mod secret;

@@ -10,6 +10,7 @@ use tollgate_kinds::https_config::HttpsConfig;
 use tollgate_kinds::ingress::{PathType, ServicePortRef};
 use tollgate_kinds::mcp_bridge::RegistryType;
 use tollgate_kinds::mesh_config::MeshConfig;
+use tollgate_kinds::price_table::PriceTable;
 use tollgate_kinds::wasm_plugin::{EnvSource, FailStrategy, ImagePullPolicy, Phase, RouteType};
 use tollgate_kinds::{ConfigMap, KINDS, Objects, ReadOptions, read};
 
@@ -415,4 +416,78 @@ fn broken_text_in_a_config_map_is_named_with_its_line() {
         "{}",
         diagnostics[0]
     );
+}
+
+#[test]
+fn prices_are_read_exactly_and_a_wrong_row_hurts_only_itself() {
+    let map = config_map(
+        "  tollgate-prices: |
+    currency: CNY
+    models:
+    - { model: gpt-4o, input: 2.5, output: '10', cached: 1.25, currency: CNY }
+    - { model: 'qwen-*', input: 0.0000001, output: -1 }
+    - { model: 'qwen-*', input: 0.0000001, reasoning: 1e-9, cacheWritten: 3 }
+    - { model: 'qwen-*', input: 1 }
+    - { model: '*-max', input: 1 }
+    - { model: free }
+    - { model: x, input: 1, currency: USD }
+    - { model: y, input: [1] }
+    - 7
+",
+    )
+    .unwrap();
+    let (table, diagnostics) = PriceTable::read(&map);
+    let rows: Vec<_> = table
+        .models
+        .iter()
+        .map(|row| {
+            let parts = [
+                Some(row.input),
+                Some(row.output),
+                row.cached,
+                row.cache_written,
+                row.reasoning,
+            ];
+            (
+                row.model.as_str(),
+                parts.map(|amount| amount.map(|amount| amount.to_string())),
+            )
+        })
+        .collect();
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(table.currency, "CNY");
+    assert_eq!(
+        rows,
+        [
+            ("gpt-4o", [some("2.5"), some("10"), some("1.25"), None, None]),
+            (
+                "qwen-*",
+                [some("0.0000001"), some("0"), None, some("3"), some("0.000000001")]
+            ),
+        ]
+    );
+    let told: Vec<_> = diagnostics
+        .iter()
+        .map(|diagnostic| {
+            format!(
+                "{}: {}: {}",
+                diagnostic.line, diagnostic.field, diagnostic.message
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "15: data[tollgate-prices].models[7].input: expected a string, found a list",
+            "16: data[tollgate-prices].models[8]: expected a mapping, found a number",
+            "9: data[tollgate-prices].models[1].output: must be an amount for a million tokens: a decimal number from 0, \
+             at most 9 decimal places; the row is ignored",
+            "11: data[tollgate-prices].models[3].model: models[2] is for the same model; this row is ignored",
+            "12: data[tollgate-prices].models[4].model: `*` may stand at the end only; the row is ignored",
+            "13: data[tollgate-prices].models[5].input: missing; the row is ignored",
+            "14: data[tollgate-prices].models[6].currency: a table has one currency, and this one's is CNY; the row is \
+             ignored",
+        ]
+    );
+    assert_eq!(PriceTable::read(&config_map("  other: x\n").unwrap()).1, []);
 }

@@ -5,14 +5,20 @@
 
 pub mod access_log;
 mod ai_log;
+pub mod cost;
+pub mod entry;
 pub mod metrics;
 pub mod record;
 pub mod settle;
+pub mod spend;
 pub mod usage;
 
 pub use access_log::{Format, LineWriter, Sink};
 pub use ai_log::AiLog;
+pub use cost::{Amount, Prices};
+pub use entry::{Books, Entry};
 pub use metrics::Metrics;
 pub use record::Record;
 pub use settle::{Ending, Settlement, settle};
+pub use spend::{Spend, Spent};
 pub use usage::Usage;

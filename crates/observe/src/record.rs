@@ -116,6 +116,10 @@ pub struct Record {
     pub metadata: RefCell<Vec<Attribute>>,
     /// What the model cost.
     pub usage: RefCell<Usage>,
+    /// Vendor that the request went to (`ai-proxy`'s `type`), for the ledger.
+    pub vendor: Cell<Option<&'static str>>,
+    /// Arm of the experiment that the request takes part in, for the ledger.
+    pub arm: RefCell<Option<Arc<str>>>,
     /// Attributes of the `ai_log` object.
     pub ai_log: RefCell<AiLog>,
     /// Tags for the exchange's span, later ones of the same name win.
@@ -161,6 +165,8 @@ impl Record {
             filter_state: RefCell::default(),
             metadata: RefCell::default(),
             usage: RefCell::default(),
+            vendor: Cell::default(),
+            arm: RefCell::default(),
             ai_log: RefCell::default(),
             span_tags: RefCell::default(),
             hooks: Hooks::default(),

@@ -10,6 +10,8 @@ use tollgate_base::clock::Instant;
 
 use crate::Record;
 use crate::access_log::{Format, LineWriter};
+use crate::cost::Prices;
+use crate::entry::{Books, Entry};
 use crate::metrics::{ListenerMetrics, Metrics};
 
 /// Where an exchange's line and counts go.
@@ -23,6 +25,10 @@ pub struct Settlement<'a> {
     pub metrics: &'a Metrics,
     /// The listener that the request came in by.
     pub listener: &'a ListenerMetrics,
+    /// The price table of the request's configuration.
+    pub prices: &'a Prices,
+    /// Where the request is entered.
+    pub books: &'a Books,
 }
 
 /// What a settlement hook is told besides the record.
@@ -78,6 +84,7 @@ pub fn settle(record: &Record, to: Settlement<'_>) {
         metrics: to.metrics,
     };
     record.hooks.run(record, &ending);
+    to.books.enter(Entry::of(record, ended, to.prices));
     record.write_ai_log();
     if let Some(log) = to.log {
         log.line(|out| to.format.write(record, ended, out));
@@ -88,14 +95,17 @@ pub fn settle(record: &Record, to: Settlement<'_>) {
 mod tests {
     use super::*;
     use std::rc::Rc;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use http::{HeaderValue, Method, Version};
     use tollgate_base::Termination;
 
     use crate::access_log::{Sink, Target};
+    use crate::cost::{Amount, Rates};
+    use crate::entry::Journal;
     use crate::record::{Connection, Original};
+    use crate::spend::Spend;
 
     #[test]
     fn an_exchange_is_settled_once() {
@@ -113,6 +123,8 @@ mod tests {
             log: Some(&log),
             metrics: &metrics,
             listener: &listener,
+            prices: &Prices::default(),
+            books: &Books::default(),
         };
         settle(&record, to);
         settle(&record, to);
@@ -160,6 +172,8 @@ mod tests {
             log: None,
             metrics: &metrics,
             listener: &listener,
+            prices: &Prices::default(),
+            books: &Books::default(),
         };
         settle(&record, to);
         settle(&record, to);
@@ -176,6 +190,64 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn an_entry_is_priced_and_spent_once() {
+        let metrics = Metrics::new();
+        let (listener, format) = (metrics.listener("a"), Format::parse("x").unwrap());
+        let (books, entries) = books();
+        let mut prices = Prices::new("USD");
+        let rates = Rates {
+            input: Amount::parse("2.5").unwrap(),
+            output: Amount::parse("10").unwrap(),
+            ..Rates::default()
+        };
+        prices.insert("gpt-4o", rates);
+        let record = record();
+        record.consumer.replace(Some(Arc::from("ann")));
+        record.on_settle(|record, _| {
+            let mut usage = record.usage.borrow_mut();
+            usage.begin(false);
+            // The table knows the name that was asked for, not the dated one that answered.
+            usage.model_requested = Some("gpt-4o".into());
+            usage.model = Some("gpt-4o-2024-08-06".into());
+            usage.estimate(100, 50);
+        });
+        let to = Settlement {
+            format: &format,
+            log: None,
+            metrics: &metrics,
+            listener: &listener,
+            prices: &prices,
+            books: &books,
+        };
+        settle(&record, to);
+        settle(&record, to);
+        settle(&self::record(), to);
+        let entries = entries.0.lock().unwrap();
+        let costs: Vec<_> = entries.iter().map(|entry| entry.cost).collect();
+        assert_eq!(costs, [Amount::parse("0.00075"), None]);
+        let spent = crate::Spent {
+            requests: 1,
+            tokens: 150,
+            cost: Amount::parse("0.00075").unwrap(),
+        };
+        assert_eq!((books.spend.day("ann"), books.spend.month("ann")), (spent, spent));
+    }
+
+    #[derive(Default)]
+    struct Taken(Mutex<Vec<Entry>>);
+
+    impl Journal for Taken {
+        fn enter(&self, entry: Entry) {
+            self.0.lock().unwrap().push(entry);
+        }
+    }
+
+    fn books() -> (Books, Arc<Taken>) {
+        let taken = Arc::new(Taken::default());
+        (Books::new(Spend::default(), taken.clone()), taken)
     }
 
     fn record() -> Record {

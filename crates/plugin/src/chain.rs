@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tollgate_base::Error;
 use tollgate_body::{Request, Response};
 
-use crate::{Caller, DomainPattern, Exchange, Host, Order, ServicePattern};
+use crate::{Caller, DomainPattern, Exchange, Host, Money, Order, ServicePattern};
 
 /// A plugin with one compiled config. Shared by all workers; whatever a request needs lives in its call.
 #[async_trait(?Send)]
@@ -131,6 +131,12 @@ impl<'a> Next<'a> {
     #[must_use]
     pub fn caller(&self, exchange: &Exchange) -> Rc<dyn Caller> {
         self.host.caller(exchange)
+    }
+
+    /// What consumers have used so far, and the price table.
+    #[must_use]
+    pub fn money(&self) -> Money {
+        self.host.money()
     }
 
     /// Runs the rest: the next plugin that applies to this request, or the upstream. The route is chosen again first

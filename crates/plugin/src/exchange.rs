@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use http::StatusCode;
 use tollgate_base::{Error, Flag};
 use tollgate_body::{Request, Response};
-use tollgate_observe::Record;
+use tollgate_observe::{Prices, Record, Spend};
 
 use crate::Link;
 
@@ -80,6 +80,20 @@ pub trait Host {
         let _ = exchange;
         Rc::new(Nowhere)
     }
+
+    /// What consumers have used so far, and the price table. Default: nothing and none.
+    fn money(&self) -> Money {
+        Money::default()
+    }
+}
+
+/// Use by consumer (UTC days and months) and the price table of the request's configuration; for budgets.
+#[derive(Debug, Clone, Default)]
+pub struct Money {
+    /// Counted up when a request is settled, before its answer's end is known to anybody else.
+    pub spend: Spend,
+    /// What a model's tokens cost.
+    pub prices: Arc<Prices>,
 }
 
 /// Call-outs of a plugin, on the generation of the request that it was got for. May outlive the call and the answer.

@@ -10,6 +10,6 @@ mod phase;
 mod rule;
 
 pub use chain::{Candidate, Condition, Link, Next, Origin, Plugin};
-pub use exchange::{Caller, Exchange, Host, cluster_name, unknown_cluster};
+pub use exchange::{Caller, Exchange, Host, Money, cluster_name, unknown_cluster};
 pub use phase::{Order, Phase};
 pub use rule::{DomainPattern, ServicePattern};

@@ -14,8 +14,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::shutdown::Phase;
 use tollgate_base::{Error, Flag, Termination, clock};
 use tollgate_body::{Body, Request, Response};
-use tollgate_observe::Format;
-use tollgate_observe::Record;
+use tollgate_observe::{Format, Prices, Record};
 use tollgate_snapshot::Snapshot;
 
 use crate::connection::Client;
@@ -29,6 +28,7 @@ pub(crate) struct Account {
     client: Rc<Client>,
     record: Rc<Record>,
     format: Arc<Format>,
+    prices: Arc<Prices>,
 }
 
 impl Account {
@@ -49,6 +49,7 @@ impl Account {
             client: client.clone(),
             record,
             format,
+            prices: snapshot.settings.prices.clone(),
         }
     }
 
@@ -102,7 +103,7 @@ impl Drop for Account {
                 record.terminate(Termination::ClientGone);
             }
         }
-        self.worker.observer.settle(record, &self.format);
+        self.worker.observer.settle(record, &self.format, &self.prices);
         self.client.request_ends();
     }
 }

@@ -14,7 +14,7 @@ use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_
 use tollgate_base::{Error, Flag, Timer, error};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::Record;
-use tollgate_plugin::{Caller, Exchange, Host, Link};
+use tollgate_plugin::{Caller, Exchange, Host, Link, Money};
 use tollgate_snapshot::policy::{Redirect, Retry};
 use tollgate_snapshot::route::{Action, Destination};
 use tollgate_snapshot::{Cluster, Policy};
@@ -78,6 +78,13 @@ impl Host for Router<'_> {
             upstreams: self.worker.upstreams.clone(),
             snapshot: self.snapshot.clone(),
         })
+    }
+
+    fn money(&self) -> Money {
+        Money {
+            spend: self.worker.observer.books().spend.clone(),
+            prices: self.snapshot.settings.prices.clone(),
+        }
     }
 }
 

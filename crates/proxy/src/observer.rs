@@ -8,7 +8,7 @@ use std::time::Duration;
 use tollgate_observe::access_log::{Sink, Target};
 use tollgate_observe::metrics::ListenerMetrics;
 use tollgate_observe::settle::{Settlement, settle};
-use tollgate_observe::{Format, LineWriter, Metrics, Record};
+use tollgate_observe::{Books, Format, LineWriter, Metrics, Prices, Record};
 
 /// Label of the plain listener, as Higress's dashboards know it.
 const HTTP_PREFIX: &str = "outbound_0.0.0.0_80";
@@ -23,17 +23,20 @@ pub struct Observers(Arc<Inner>);
 struct Inner {
     metrics: Arc<Metrics>,
     sink: Option<Sink>,
+    books: Books,
     /// Kinds that were ever rejected: they go back to 0, they do not vanish.
     rejected_kinds: Mutex<BTreeMap<String, u64>>,
 }
 
 impl Observers {
-    /// Opens the access log: `-` is standard output, `off` none, anything else a file.
+    /// Opens the access log: `-` is standard output, `off` none, anything else a file. Requests are entered in the
+    /// books that `books` makes.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn start(access_log: &str) -> io::Result<Self> {
+    pub fn start(access_log: &str, books: impl FnOnce(&Metrics) -> Books) -> io::Result<Self> {
         let metrics = Metrics::new();
+        let books = books(&metrics);
         let target = match access_log {
             "off" => None,
             "-" => Some(Target::Stdout),
@@ -44,6 +47,7 @@ impl Observers {
         Ok(Self(Arc::new(Inner {
             metrics,
             sink,
+            books,
             rejected_kinds: Mutex::default(),
         })))
     }
@@ -54,6 +58,12 @@ impl Observers {
         &self.0.metrics
     }
 
+    /// Where requests are entered.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.0.books
+    }
+
     /// A worker's own.
     pub(crate) fn worker(&self) -> Observer {
         let metrics = self.0.metrics.clone();
@@ -61,6 +71,7 @@ impl Observers {
             http: metrics.listener(HTTP_PREFIX),
             https: metrics.listener(HTTPS_PREFIX),
             log: self.0.sink.as_ref().map(Sink::writer),
+            books: self.0.books.clone(),
             metrics,
         }
     }
@@ -120,9 +131,15 @@ pub(crate) struct Observer {
     http: Arc<ListenerMetrics>,
     https: Arc<ListenerMetrics>,
     log: Option<LineWriter>,
+    books: Books,
 }
 
 impl Observer {
+    /// Where requests are entered.
+    pub(crate) fn books(&self) -> &Books {
+        &self.books
+    }
+
     fn listener(&self, tls: bool) -> &ListenerMetrics {
         if tls { &self.https } else { &self.http }
     }
@@ -133,7 +150,7 @@ impl Observer {
     }
 
     /// The end of an exchange.
-    pub(crate) fn settle(&self, record: &Record, format: &Format) {
+    pub(crate) fn settle(&self, record: &Record, format: &Format, prices: &Prices) {
         let listener = self.listener(record.connection.tls);
         listener.requests_active.add(-1);
         listener.received_bytes.add(record.bytes_received.get());
@@ -145,6 +162,8 @@ impl Observer {
                 log: self.log.as_ref(),
                 metrics: &self.metrics,
                 listener,
+                prices,
+                books: &self.books,
             },
         );
     }

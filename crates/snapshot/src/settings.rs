@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_observe::Format;
+use tollgate_observe::{Format, Prices};
 
 /// `higress-config` and `mesh`, compiled.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub struct Settings {
     pub real_ip_header: bool,
     /// Access-log format; the default is Higress's own.
     pub access_log: Arc<Format>,
+    /// What tokens cost (`tollgate-prices`).
+    pub prices: Arc<Prices>,
 }
 
 impl Default for Settings {
@@ -49,6 +51,7 @@ impl Default for Settings {
             envoy_headers: false,
             real_ip_header: false,
             access_log: Arc::new(Format::higress_default()),
+            prices: Arc::default(),
         }
     }
 }

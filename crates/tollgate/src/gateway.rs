@@ -128,7 +128,7 @@ impl Gateway {
         extras: Extras,
     ) -> Result<Self, Failure> {
         let (trigger, shutdown) = shutdown::channel();
-        let observers = Observers::start(&flags.access_log)
+        let observers = Observers::start(&flags.access_log, |_| tollgate_observe::Books::default())
             .map_err(|cause| format!("--access-log {}: {cause}", flags.access_log))?;
         let live = Live::new(Snapshot::default());
         let changes = control.directory.watch();

@@ -81,6 +81,7 @@ impl Active {
         next: Next<'_>,
     ) -> Result<Response, Error> {
         exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);
+        exchange.record.vendor.set(Some(self.provider.row.name));
         let plan = Plan::of(&self.provider, &request);
         let choice = self.tokens.choose(&plan, request.headers());
         let context_file = match &self.provider.context {

@@ -59,7 +59,7 @@ pub(crate) fn start(snapshot: Snapshot) -> Plane {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("access.log");
     let (trigger, shutdown) = shutdown::channel();
-    let observers = Observers::start(log.to_str().unwrap()).unwrap();
+    let observers = Observers::start(log.to_str().unwrap(), |_| tollgate_observe::Books::default()).unwrap();
     let running = tollgate_proxy::start(Options {
         http: Some("127.0.0.1:0".parse().unwrap()),
         https: None,

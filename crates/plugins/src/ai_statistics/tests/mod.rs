@@ -287,6 +287,8 @@ pub(super) async fn play_with(scene: Scene, metrics: Arc<Metrics>, instances: us
             log: None,
             metrics: &metrics,
             listener: &listener,
+            prices: &tollgate_observe::Prices::default(),
+            books: &tollgate_observe::Books::default(),
         },
     );
     let upstream_body = vendor.got.take();
