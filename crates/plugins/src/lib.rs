@@ -7,6 +7,12 @@ pub mod table;
 
 mod ai_proxy;
 mod ai_statistics;
+mod key_rate_limit;
+mod limit_window;
+mod local_reply;
 mod token_usage;
+
+#[cfg(test)]
+mod testing;
 
 pub use table::{Field, Parse, ParseContext, ROWS, Row, find};

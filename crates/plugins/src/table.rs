@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
 use tollgate_plugin::{Phase, Plugin};
 
-use crate::{ai_proxy, ai_statistics};
+use crate::{ai_proxy, ai_statistics, key_rate_limit};
 
 /// One built-in plugin.
 #[derive(Debug)]
@@ -102,6 +102,15 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: ai_statistics::FIELDS,
         doc: "Counts tokens and durations of AI requests, and puts chosen values into log and span.",
+    },
+    Row {
+        name: "key-rate-limit",
+        phase: Phase::Unspecified,
+        priority: 10,
+        parse: key_rate_limit::parse,
+        rules_inherit: false,
+        fields: key_rate_limit::FIELDS,
+        doc: "Limits requests a second, minute, hour or day for listed keys, in this gateway.",
     },
 ];
 
