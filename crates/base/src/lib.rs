@@ -3,6 +3,7 @@
 //! Nothing here knows HTTP servers, plugins or configuration.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod amount;
 pub mod clock;
 pub mod config_error;

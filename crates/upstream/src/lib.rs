@@ -19,6 +19,7 @@ mod gate;
 mod http1;
 mod http2;
 mod outgoing;
+mod outside;
 mod pool;
 mod resolve;
 mod shared;
@@ -31,6 +32,7 @@ mod upstreams;
 #[cfg(test)]
 mod tests;
 
+pub use outside::{OutsideError, Reach};
 pub use resolve::Override;
 pub use shared::{Nameservers, Options, Shared};
 pub use timers::SendTimers;

@@ -5,6 +5,7 @@ mod dns;
 mod edges;
 mod http1;
 mod http2;
+mod outside;
 mod support;
 mod timers;
 mod tls;
