@@ -43,3 +43,5 @@ mod support;
 mod timers;
 #[cfg(test)]
 mod tls_upstream;
+#[cfg(test)]
+mod usage;

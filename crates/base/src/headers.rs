@@ -17,7 +17,7 @@ pub const X_ENVOY_ORIGINAL_HOST: HeaderName = HeaderName::from_static("x-envoy-o
 /// Milliseconds the upstream took to its response head.
 pub const X_ENVOY_UPSTREAM_SERVICE_TIME: HeaderName =
     HeaderName::from_static("x-envoy-upstream-service-time");
-/// Consumer that an authentication plugin recognised. A client's own value stands where no such plugin runs.
+/// Consumer that an authentication plugin recognised; a client's own value never reaches the chain.
 pub const X_MSE_CONSUMER: HeaderName = HeaderName::from_static("x-mse-consumer");
 /// First-byte timeout that `ai-proxy` asks for, in milliseconds.
 pub const X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS: HeaderName =

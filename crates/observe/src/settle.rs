@@ -84,6 +84,11 @@ pub fn settle(record: &Record, to: Settlement<'_>) {
         metrics: to.metrics,
     };
     record.hooks.run(record, &ending);
+    let usage = record.usage.borrow();
+    if let Some(source) = usage.source {
+        to.metrics.usage.add_by_source(source, usage.tokens);
+    }
+    drop(usage);
     to.books.enter(Entry::of(record, ended, to.prices));
     record.write_ai_log();
     if let Some(log) = to.log {

@@ -79,6 +79,10 @@ pub struct Usage {
     pub first_token: Option<Instant>,
     /// Settlement has put the counts into the metrics.
     pub counted: bool,
+    /// Somebody in front of the vendor's adapter reads the answer: it is not read again further in.
+    pub watched: bool,
+    /// Answers that have begun; the last one is what the exchange cost.
+    pub answers: u32,
 }
 
 impl Usage {
@@ -90,6 +94,8 @@ impl Usage {
             streamed,
             answered: true,
             counted: self.counted,
+            watched: self.watched,
+            answers: self.answers.saturating_add(1),
             ..Self::default()
         };
     }

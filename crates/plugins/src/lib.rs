@@ -7,6 +7,7 @@ pub mod table;
 
 mod ai_proxy;
 mod ai_statistics;
+mod answer_watch;
 mod key_rate_limit;
 mod limit_window;
 mod local_reply;

@@ -4,8 +4,9 @@
 //! through, and text that holds no usage costs one search.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde_json::{Map, Value};
 use tollgate_body::path::{self, PathValue};
 use tollgate_observe::usage::Tokens;
@@ -48,7 +49,8 @@ pub(crate) struct Reading {
 impl Reading {
     /// Takes in the usage that `text`, a whole answer or an event's data, reports. False when it reports none.
     pub(crate) fn update(&mut self, text: &[u8]) -> bool {
-        if memmem::find(text, b"\"usage").is_none() {
+        static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage"));
+        if USAGE.find(text).is_none() {
             return false;
         }
         let Some(found) = Places::find(text) else {

@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use tollgate_base::clock::Instant;
 use tollgate_base::headers::{
     X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_FORWARDED_FOR,
-    X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID,
+    X_FORWARDED_PROTO, X_MSE_CONSUMER, X_REAL_IP, X_REQUEST_ID,
 };
 use tollgate_base::{Error, id};
 use tollgate_body::Request;
@@ -197,6 +197,7 @@ fn remove_own(headers: &mut HeaderMap) {
         &X_ENVOY_ORIGINAL_HOST,
         &X_ENVOY_ORIGINAL_PATH,
         &X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
+        &X_MSE_CONSUMER,
     ] {
         headers.remove(name);
     }

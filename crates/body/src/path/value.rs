@@ -56,6 +56,12 @@ impl<'a> PathValue<'a> {
         Some(Self::new(kind, raw))
     }
 
+    /// A string as it is written, quotes included.
+    #[must_use]
+    pub fn string(quoted: &'a [u8]) -> Self {
+        Self::slice(ValueKind::String, quoted)
+    }
+
     /// The value as it is written.
     #[must_use]
     pub fn raw(&self) -> &str {

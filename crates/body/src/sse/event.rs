@@ -166,6 +166,12 @@ impl SseEvent {
         })
     }
 
+    /// The data as bytes, borrowed when it is one line.
+    #[must_use]
+    pub fn data_slice(&self) -> Option<Cow<'_, [u8]>> {
+        self.raw_data()
+    }
+
     fn raw_data(&self) -> Option<Cow<'_, [u8]>> {
         let mut found: Option<Cow<'_, [u8]>> = None;
         for line in self.lines().filter(|line| line.name == b"data") {

@@ -9,6 +9,7 @@ mod context;
 mod reply;
 mod request;
 mod tokens;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub(crate) use config::FIELDS;
 use context::ContextText;
 use request::{Plan, Prepared};
 use tokens::TokenPool;
+use watch::Account;
 
 /// Name and size of the limit on bodies that are read.
 const BODY_LIMIT_NAME: &str = "ai-proxy body limit";
@@ -82,7 +84,8 @@ impl Active {
     ) -> Result<Response, Error> {
         exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);
         exchange.record.vendor.set(Some(self.provider.row.name));
-        let plan = Plan::of(&self.provider, &request);
+        let account = Account::begin(exchange, &request);
+        let plan = Plan::of(&self.provider, &request).accounted_to(account.clone());
         let choice = self.tokens.choose(&plan, request.headers());
         let context_file = match &self.provider.context {
             Some(file) if plan.takes_context() => {
@@ -99,7 +102,11 @@ impl Active {
             Err(refusal) => return Ok(reply::refused(exchange, refusal.dialect, &refusal.fault)),
         };
         let (prepared, response) = self.send(exchange, prepared, choice, next).await?;
-        answer::respond(exchange, &self.provider, prepared, response).await
+        let mut answer = answer::respond(exchange, &self.provider, prepared, response).await?;
+        if let Some(account) = &account {
+            account.answered(&exchange.record, &mut answer);
+        }
+        Ok(answer)
     }
 
     /// Sends the request; after a failure that counts, again with another token.

@@ -1,5 +1,7 @@
 //! The request on its way to the vendor: what it is, what is read of it, and its new head and body (spec §3.1–3.2).
 
+use std::rc::Rc;
+
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, UPGRADE,
@@ -22,6 +24,7 @@ use tollgate_llm::translate::AnswerPlan;
 use tollgate_llm::{Api, Dialect, path};
 
 use super::tokens::Choice;
+use super::watch::Account;
 use super::{BODY_LIMIT, BODY_LIMIT_NAME};
 
 /// What a request turned out to be.
@@ -38,6 +41,8 @@ pub(super) struct Plan {
     body: BodyUse,
     /// The whole body will be at hand, so that the request can be sent again.
     pub(super) repeatable: bool,
+    /// Who is told what is asked.
+    account: Option<Rc<Account>>,
 }
 
 /// What is done with the request's body.
@@ -88,7 +93,12 @@ impl Plan {
             client_path,
             body,
             repeatable: body != BodyUse::Leave || request.body().is_end_stream(),
+            account: None,
         }
+    }
+
+    pub(super) fn accounted_to(self, account: Option<Rc<Account>>) -> Self {
+        Self { account, ..self }
     }
 }
 
@@ -262,7 +272,12 @@ async fn edit_body(
         BodyUse::Json | BodyUse::Leave => {}
     }
     match body.json(BODY_LIMIT_NAME, BODY_LIMIT).await {
-        Ok(document) => Ok(provider.edit_body(context, document, outgoing).map(Some)),
+        Ok(document) => {
+            if let Some(account) = &plan.account {
+                account.asked(&plan.client_path, document);
+            }
+            Ok(provider.edit_body(context, document, outgoing).map(Some))
+        }
         Err(JsonBodyError::NotJson(cause)) => Ok(Err(provider.not_json(context, &cause))),
         Err(JsonBodyError::Unread(error)) => Err(error),
     }

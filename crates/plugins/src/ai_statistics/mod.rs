@@ -5,15 +5,12 @@
 
 mod attribute;
 mod config;
-mod estimate;
-mod inflate;
 mod observation;
 mod request;
 mod settlement;
 mod stream;
 mod text;
 mod tool_calls;
-mod whole;
 
 #[cfg(test)]
 mod tests;
@@ -67,7 +64,8 @@ impl Plugin for AiStatistics {
             return next.run(exchange, request).await;
         };
         let observation = Observation::begin(config, exchange);
-        observation.asked(&request, request::head(config, exchange, &request));
+        observation.asked(&request);
+        request::head(config, exchange, &request);
         let weight = request::body(config, exchange, &mut request).await?;
         observation.weighed(weight);
         let mut response = next.run(exchange, request).await?;

@@ -8,27 +8,18 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http::{Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use serde_json::{Map, Value};
-use tollgate_base::clock;
-use tollgate_body::{Body, Request, Response, SseDecoder, SseEvent, path};
-use tollgate_llm::Api;
+use tollgate_body::{Request, Response, path};
 use tollgate_observe::{Ending, Record};
 use tollgate_plugin::Exchange;
 
 use super::attribute::{BuiltIn, ValueSource, header};
 use super::config::{Config, SpanSource};
-use super::estimate::Weight;
-use super::inflate::Inflating;
-use super::request::{body_value, bounded, header_text, spans};
+use super::request::{body_value, spans};
 use super::settlement;
 use super::stream::StreamValues;
-use super::whole::Whole;
-use crate::token_usage::{self, Reading};
-
-/// Events that are searched for the answer's id and model.
-const NAMED_EVENTS: u32 = 8;
+use crate::answer_watch::{self, Observer, Watch, Weight};
 
 /// One exchange under observation; shared by the answer's body and the settlement.
 #[derive(Debug)]
@@ -40,8 +31,6 @@ pub(super) struct Observation {
 /// What is known so far.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// `x-mse-consumer` of the request.
-    pub(super) consumer: Option<String>,
     /// Text of the request.
     pub(super) asked: Weight,
     /// The request is one whose tokens may be estimated.
@@ -50,18 +39,12 @@ pub(super) struct State {
 }
 
 /// An answer that has begun.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) streamed: bool,
-    /// Status 2xx.
-    pub(super) is_good: bool,
-    pub(super) reading: Reading,
-    pub(super) chat_id: Option<String>,
-    /// Text of the answer.
-    pub(super) said: Weight,
+    pub(super) watch: Watch,
+    /// Of a type that the config wants.
+    pub(super) wanted: bool,
     pub(super) values: StreamValues,
-    pub(super) whole: Whole,
-    events: u32,
 }
 
 impl Observation {
@@ -72,18 +55,15 @@ impl Observation {
             state: RefCell::default(),
         });
         let settled = observation.clone();
-        exchange
-            .record
-            .on_settle(move |record, ending| settled.settle(record, ending));
+        let record = &exchange.record;
+        record.on_settle(move |record, ending| settled.settle(record, ending));
+        record.usage.borrow_mut().watched = true;
         observation
     }
 
     /// Notes what is known of the request.
-    pub(super) fn asked(&self, request: &Request, consumer: Option<String>) {
-        let mut state = self.state.borrow_mut();
-        state.consumer = consumer;
-        state.estimable =
-            request.method() == Method::POST && Api::of_path(request.uri().path()).is_some_and(spends_tokens);
+    pub(super) fn asked(&self, request: &Request) {
+        self.state.borrow_mut().estimable = answer_watch::is_estimable(request);
     }
 
     /// Notes how much text the request holds.
@@ -91,15 +71,36 @@ impl Observation {
         self.state.borrow_mut().asked = weight;
     }
 
-    /// Looks at the answer from now on.
+    /// Looks at the answer from now on. One whose type the config leaves alone is looked at for its usage alone.
     pub(super) fn answered(self: &Rc<Self>, record: &Rc<Record>, response: &mut Response) {
-        let content_type = header_text(response.headers(), CONTENT_TYPE).to_owned();
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            || !self.config.wants_content_type(&content_type)
-        {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        let headers = response.headers();
+        let wanted = self
+            .config
+            .wants_content_type(answer_watch::content_type(response.headers()));
+        if wanted {
+            self.note_head(record, response.headers());
+        }
+        let watch = Watch::begin(record, response);
+        let streamed = watch.streamed;
+        self.state.borrow_mut().answer = Some(Answer {
+            watch,
+            wanted,
+            values: if streamed && wanted {
+                StreamValues::new(&self.config)
+            } else {
+                StreamValues::default()
+            },
+        });
+        let passing = Passing {
+            observation: self.clone(),
+            record: record.clone(),
+        };
+        answer_watch::observe(response, streamed, &Rc::new(passing));
+    }
+
+    fn note_head(&self, record: &Record, headers: &HeaderMap) {
         for attribute in self.config.attributes_of(ValueSource::ResponseHeader) {
             let value = header(headers, &attribute.value).map_or(Value::Null, Value::from);
             attribute.put(record, value, self.config.value_limit);
@@ -107,82 +108,6 @@ impl Observation {
         spans(&self.config, record, SpanSource::ResponseHeader, |name| {
             header(headers, name)
         });
-        let streamed = is_event_stream(&content_type);
-        let is_good = response.status().is_success();
-        if is_good {
-            record.usage.borrow_mut().begin(streamed);
-        }
-        self.state.borrow_mut().answer = Some(Answer {
-            streamed,
-            is_good,
-            values: if streamed {
-                StreamValues::new(&self.config)
-            } else {
-                StreamValues::default()
-            },
-            ..Answer::default()
-        });
-        let coding = header_text(headers, CONTENT_ENCODING).trim().to_owned();
-        if !is_text(&content_type) {
-            return;
-        }
-        let body = response.body_mut().take();
-        *response.body_mut() = if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
-            self.observe(record, body, streamed)
-        } else if let Some(inflating) = Inflating::of(&coding) {
-            self.observe_compressed(record, body, streamed, inflating)
-        } else {
-            body
-        };
-    }
-
-    fn observe(self: &Rc<Self>, record: &Rc<Record>, body: Body, streamed: bool) -> Body {
-        let (observation, notes) = (self.clone(), record.clone());
-        if streamed {
-            return body.observe_events(move |event| observation.event(&notes, event));
-        }
-        // Whole already, as after a translation: it stays what it is for the plugins further out.
-        if let Some(whole) = body.known_bytes() {
-            self.frame(&whole);
-            return body;
-        }
-        body.observe_data(move |data| observation.frame(data))
-    }
-
-    fn observe_compressed(
-        self: &Rc<Self>,
-        record: &Rc<Record>,
-        body: Body,
-        streamed: bool,
-        mut inflating: Inflating,
-    ) -> Body {
-        let (observation, notes) = (self.clone(), record.clone());
-        let mut decoder = SseDecoder::new();
-        body.observe_data(move |data| {
-            inflating.frame(data, |plain| {
-                if !streamed {
-                    observation.frame(&plain);
-                    return;
-                }
-                for event in decoder.push(plain).flatten() {
-                    observation.event(&notes, &event);
-                }
-            });
-        })
-    }
-
-    fn event(&self, record: &Record, event: &SseEvent) {
-        let Some(data) = event.data_bytes() else { return };
-        let mut state = self.state.borrow_mut();
-        if let Some(answer) = &mut state.answer {
-            answer.event(&self.config, record, &data);
-        }
-    }
-
-    fn frame(&self, data: &Bytes) {
-        if let Some(answer) = &mut self.state.borrow_mut().answer {
-            answer.whole.push(data);
-        }
     }
 
     fn settle(&self, record: &Record, ending: &Ending<'_>) {
@@ -190,72 +115,39 @@ impl Observation {
         if let Some(answer) = &mut state.answer {
             answer.finish(&self.config, record);
         }
-        settlement::settle(&self.config, record, ending, state);
+        settlement::settle(&self.config, record, ending, &state);
     }
 }
 
-/// APIs whose answers cost tokens even where the vendor does not say how many.
-fn spends_tokens(api: Api) -> bool {
-    matches!(
-        api,
-        Api::Chat
-            | Api::Completions
-            | Api::Embeddings
-            | Api::Responses
-            | Api::AnthropicMessages
-            | Api::AnthropicComplete
-            | Api::GeminiGenerate
-            | Api::GeminiStreamGenerate
-    )
+/// The answer's way past the observation.
+struct Passing {
+    observation: Rc<Observation>,
+    record: Rc<Record>,
 }
 
-fn is_event_stream(content_type: &str) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let start = content_type.as_bytes().get(..EVENTS.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-}
+impl Observer for Passing {
+    fn event(&self, data: &[u8]) {
+        if let Some(answer) = &mut self.observation.state.borrow_mut().answer {
+            let shape = answer.watch.event(&self.record, data);
+            answer.values.event(&self.observation.config, data, &shape);
+        }
+    }
 
-fn is_text(content_type: &str) -> bool {
-    let others = ["octet-stream", "grpc", "image/", "audio/", "video/"];
-    !others.iter().any(|part| content_type.contains(part))
+    fn frame(&self, data: &Bytes) {
+        if let Some(answer) = &mut self.observation.state.borrow_mut().answer {
+            answer.watch.frame(data);
+        }
+    }
 }
 
 impl Answer {
-    fn event(&mut self, config: &Config, record: &Record, data: &[u8]) {
-        self.events = self.events.saturating_add(1);
-        let mut usage = record.usage.borrow_mut();
-        let weight = Weight::of_event(data);
-        let has_text = !weight.is_empty();
-        self.said += weight;
-        if usage.first_event.is_none() || (has_text && usage.first_token.is_none()) {
-            let now = clock::now();
-            usage.first_event.get_or_insert(now);
-            if has_text {
-                usage.first_token.get_or_insert(now);
-            }
-        }
-        if self.events <= NAMED_EVENTS {
-            if self.chat_id.is_none() {
-                self.chat_id = token_usage::id_of(data).map(bounded);
-            }
-            if usage.model.is_none() {
-                usage.model = model(data);
-            }
-        }
-        let reads_usage = self.is_good && !config.without_usage;
-        if reads_usage && self.reading.update(data) && self.reading.tokens.total > 0 {
-            usage.report(self.reading.tokens, self.reading.provisional);
-            if let Some(name) = model(data) {
-                usage.model = Some(name);
-            }
-        }
-        drop(usage);
-        self.values.event(config, data);
-    }
-
     /// The answer is over: reads a plain one, and records what was to be taken from it.
     fn finish(&mut self, config: &Config, record: &Record) {
-        if self.streamed {
+        let text = self.watch.finish(record);
+        if !self.wanted {
+            return;
+        }
+        if self.watch.streamed {
             let values = std::mem::take(&mut self.values);
             for (position, value) in values.finish() {
                 let Some(attribute) = config.attributes.get(position) else {
@@ -266,35 +158,11 @@ impl Answer {
             }
             return;
         }
-        let text = self.whole.text();
-        self.read_whole(config, record, &text);
         for attribute in config.attributes_of(ValueSource::ResponseBody) {
             let value = self
                 .detail(attribute.built_in)
                 .unwrap_or_else(|| body_value(attribute, |at| path::get(&text, at)));
             attribute.put(record, value, config.value_limit);
-        }
-    }
-
-    fn read_whole(&mut self, config: &Config, record: &Record, text: &[u8]) {
-        self.chat_id = token_usage::id_of(text).map(bounded);
-        if !self.is_good {
-            return;
-        }
-        let mut usage = record.usage.borrow_mut();
-        usage.model = model(text);
-        if config.without_usage {
-            return;
-        }
-        let found = match self.whole.usage_at_end() {
-            Some(end) => self.reading.update(&end),
-            None => self.reading.update(text),
-        };
-        if found && self.reading.tokens.total > 0 {
-            // One message has no opening event: what it says is the last word.
-            usage.report(self.reading.tokens, false);
-        } else {
-            self.said = Weight::of_json(text);
         }
     }
 
@@ -310,7 +178,7 @@ impl Answer {
             sorted.sort_all_objects();
             Value::String(sorted.to_string())
         };
-        let reading = &self.reading;
+        let reading = &self.watch.reading;
         Some(match built_in? {
             BuiltIn::ReasoningTokens => count(&reading.output_details, "reasoning_tokens"),
             BuiltIn::CachedTokens => count(&reading.input_details, "cached_tokens"),
@@ -319,8 +187,4 @@ impl Answer {
             _ => return None,
         })
     }
-}
-
-fn model(text: &[u8]) -> Option<Box<str>> {
-    token_usage::model_of(text).map(|name| bounded(name).into_boxed_str())
 }

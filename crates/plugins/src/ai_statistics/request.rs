@@ -13,14 +13,12 @@ use tollgate_plugin::Exchange;
 
 use super::attribute::{Attribute, ValueSource, header, is_nothing, typed};
 use super::config::{Config, SpanSource};
-use super::estimate::Weight;
+use crate::answer_watch::{Weight, bounded, header_text};
 use crate::token_usage;
 
 /// Name and size of the limit on request bodies that are read.
 const BODY_LIMIT_NAME: &str = "ai-statistics body limit";
 const BODY_LIMIT: usize = 100 * 1024 * 1024;
-/// Longest name of a model, session or consumer that is kept.
-pub(super) const NAME_LIMIT: usize = 256;
 /// Headers with a session's id, the first that says something counts.
 const SESSION_HEADERS: [&str; 4] = [
     "x-openclaw-session-key",
@@ -29,14 +27,8 @@ const SESSION_HEADERS: [&str; 4] = [
     "x-agent-session",
 ];
 
-/// A short name out of a client's hands: nothing beyond the limit is kept.
-pub(super) fn bounded(mut name: String) -> String {
-    name.truncate(name.floor_char_boundary(NAME_LIMIT));
-    name
-}
-
-/// Notes the head; returns the consumer that its header names.
-pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) -> Option<String> {
+/// Notes the head.
+pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
     let record = &exchange.record;
     let headers = request.headers();
     let route = exchange.route.as_deref().unwrap_or("-");
@@ -60,9 +52,18 @@ pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) -> O
     spans(config, record, SpanSource::RequestHeader, |name| {
         header(headers, name)
     });
-    header(headers, X_MSE_CONSUMER.as_str())
-        .filter(|name| !name.is_empty())
-        .map(bounded)
+    note_consumer(record, headers);
+}
+
+/// A plugin that recognised a consumer may have told it by the header alone; a client cannot.
+fn note_consumer(record: &Record, headers: &HeaderMap) {
+    if record.consumer.borrow().is_some() {
+        return;
+    }
+    let name = header(headers, X_MSE_CONSUMER.as_str()).filter(|name| !name.is_empty());
+    if let Some(name) = name {
+        record.consumer.replace(Some(bounded(name).into()));
+    }
 }
 
 /// The API that a route of the form `api@version@…` belongs to.
@@ -203,13 +204,6 @@ fn is_readable(request: &Request) -> bool {
     let content_type = text(CONTENT_TYPE);
     let types = ["json", "text/", "x-www-form-urlencoded"];
     content_type.is_empty() || types.iter().any(|part| content_type.contains(part))
-}
-
-pub(super) fn header_text(headers: &HeaderMap, name: HeaderName) -> &str {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,22 +14,27 @@ use super::observation::{Answer, State};
 use super::request::{api_route, spans};
 
 /// Settles one observed exchange.
-pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, state: State) {
+pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, state: &State) {
     spans(config, record, SpanSource::Property, |name| {
         property(record, name)
     });
     record.set_span_tag("gen_ai.span.kind", "LLM".to_owned());
     let Some(answer) = &state.answer else { return };
+    let counts = answer.wanted && answer.watch.is_good && !config.without_usage;
+    if counts {
+        overrides(config, record, &mut record.usage.borrow_mut());
+    }
+    if state.estimable {
+        answer.watch.estimate(record, state.asked);
+    }
+    if !answer.wanted {
+        return;
+    }
     let took = milliseconds(ending.ended.saturating_duration_since(record.started));
     let mut usage = record.usage.borrow_mut();
     note_answer(record, &usage, answer, took);
-    if config.without_usage || !answer.is_good {
+    if !counts {
         return;
-    }
-    overrides(config, record, &mut usage);
-    // What a plugin answered by itself cost no vendor's tokens.
-    if state.estimable && record.attempts.get() > 0 {
-        usage.estimate(state.asked.tokens(), answer.said.tokens());
     }
     note_usage(config, record, &usage, answer);
     first_generation(config, record, &usage, took);
@@ -37,13 +42,13 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
     if !is_known || std::mem::replace(&mut usage.counted, true) {
         return;
     }
-    count(config, record, ending, &usage, state.consumer.as_deref(), took);
+    count(config, record, ending, &usage, took);
 }
 
 fn note_answer(record: &Record, usage: &Usage, answer: &Answer, took: u64) {
-    let kind = if answer.streamed { "stream" } else { "normal" };
+    let kind = if answer.watch.streamed { "stream" } else { "normal" };
     record.set_ai_log("response_type", kind);
-    if let Some(id) = &answer.chat_id {
+    if let Some(id) = &answer.watch.chat_id {
         record.set_ai_log("chat_id", id.as_str());
     }
     if let Some(first) = first_token(record, usage) {
@@ -87,7 +92,7 @@ fn overrides(config: &Config, record: &Record, usage: &mut Usage) {
     if let Some(Value::String(name)) = model
         && !name.is_empty()
     {
-        usage.model = Some(super::request::bounded(name.clone()).into_boxed_str());
+        usage.model = Some(crate::answer_watch::bounded(name.clone()).into_boxed_str());
     }
     let count = |value: Option<&Value>| value.and_then(whole);
     let (input, output, total) = (count(input), count(output), count(total));
@@ -123,8 +128,14 @@ fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &Answer) 
         ("input_token", Some(tokens.input.into())),
         ("output_token", Some(tokens.output.into())),
         ("total_token", Some(tokens.total.into())),
-        ("input_token_details", details(&answer.reading.input_details)),
-        ("output_token_details", details(&answer.reading.output_details)),
+        (
+            "input_token_details",
+            details(&answer.watch.reading.input_details),
+        ),
+        (
+            "output_token_details",
+            details(&answer.watch.reading.output_details),
+        ),
     ];
     for (name, value) in members {
         if let Some(value) = value.filter(|_| !is_configured(config, name)) {
@@ -162,14 +173,7 @@ fn first_generation(config: &Config, record: &Record, usage: &Usage, took: u64) 
 }
 
 /// Without counts the durations are still told, as long as the answer names its model.
-fn count(
-    config: &Config,
-    record: &Record,
-    ending: &Ending<'_>,
-    usage: &Usage,
-    header: Option<&str>,
-    took: u64,
-) {
+fn count(config: &Config, record: &Record, ending: &Ending<'_>, usage: &Usage, took: u64) {
     let (route, cluster) = (record.route.borrow(), record.cluster.borrow());
     let route = route.as_deref().unwrap_or("-");
     let consumer = record.consumer.borrow();
@@ -178,10 +182,10 @@ fn count(
         route: api_route(route).unwrap_or(route),
         cluster: cluster.as_deref().unwrap_or("-"),
         model: usage.model_name().unwrap_or("unknown"),
-        consumer: consumer.as_deref().or(header).unwrap_or("none"),
+        consumer: consumer.as_deref().unwrap_or("none"),
     });
-    if let Some(source) = usage.source {
-        count_tokens(metrics, &series, source, usage.tokens);
+    if usage.source.is_some() {
+        count_tokens(metrics, &series, usage.tokens);
         if config.first_generation.is_some() {
             metrics.add_plain(&series, usage.tokens);
         }
@@ -195,7 +199,7 @@ fn count(
 }
 
 /// A count of nothing makes no series, as in Higress.
-fn count_tokens(metrics: &UsageMetrics, series: &UsageSeries, source: Source, tokens: Tokens) {
+fn count_tokens(metrics: &UsageMetrics, series: &UsageSeries, tokens: Tokens) {
     let all = [
         (UsageMetric::InputToken, tokens.input),
         (UsageMetric::OutputToken, tokens.output),
@@ -204,7 +208,6 @@ fn count_tokens(metrics: &UsageMetrics, series: &UsageSeries, source: Source, to
     for (metric, amount) in all.into_iter().filter(|(_, amount)| *amount > 0) {
         metrics.add(series, metric, amount);
     }
-    metrics.add_by_source(source, tokens);
 }
 
 /// Properties of the proxy that a `tracing_span` may name.

@@ -1,18 +1,23 @@
 //! Attributes taken from the events of a stream, one event at a time and in bounded memory (plugins spec §1.4).
 
+use std::ops::Range;
+
 use serde_json::Value;
-use tollgate_body::path;
+use tollgate_body::path::{self, PathValue};
 
 use super::attribute::{Attribute, BuiltIn, Rule, ValueSource, is_nothing, typed};
 use super::config::Config;
 use super::text::Growing;
 use super::tool_calls::ToolCalls;
+use crate::answer_watch::Shape;
 
 /// What the events so far make of the config's attributes.
 #[derive(Debug, Default)]
 pub(super) struct StreamValues {
     slots: Vec<Slot>,
     tool_calls: Option<ToolCalls>,
+    /// The last event that was read held a piece of a call.
+    in_calls: bool,
     limit: usize,
 }
 
@@ -32,6 +37,22 @@ struct Gathering {
     rule: Option<Rule>,
     value: Value,
     text: Option<Growing>,
+    /// What the last event that was read says of those of the same shape.
+    again: Again,
+}
+
+/// What an event gives that differs from the last one in its text alone.
+#[derive(Debug, Default)]
+enum Again {
+    /// Nothing.
+    Nothing,
+    /// Its text.
+    Text,
+    /// What the last one gave, to be appended once more.
+    Constant(String),
+    /// It must be read.
+    #[default]
+    Unknown,
 }
 
 impl StreamValues {
@@ -49,25 +70,28 @@ impl StreamValues {
         Self {
             slots,
             tool_calls: with_calls.then(ToolCalls::default),
+            in_calls: false,
             limit,
         }
     }
 
     /// Takes one event's data in.
-    pub(super) fn event(&mut self, config: &Config, data: &[u8]) {
+    pub(super) fn event(&mut self, config: &Config, data: &[u8], shape: &Shape<'_>) {
         for slot in &mut self.slots {
             let Some(attribute) = config.attributes.get(slot.attribute) else {
                 continue;
             };
             if let Some(own) = &mut slot.own {
-                own.take(data, &[attribute.value.as_str()]);
+                own.event(data, shape, &[attribute.value.as_str()]);
             }
             if let (Some(gathering), Some(built_in)) = (&mut slot.built_in, attribute.built_in) {
-                gathering.take(data, built_in.event_paths());
+                gathering.event(data, shape, built_in.event_paths());
             }
         }
-        if let Some(calls) = &mut self.tool_calls {
-            calls.event(data, self.limit);
+        if let Some(calls) = &mut self.tool_calls
+            && (self.in_calls || matches!(shape, Shape::Fresh(_)))
+        {
+            self.in_calls = calls.event(data, self.limit);
         }
     }
 
@@ -113,23 +137,63 @@ impl Gathering {
             rule,
             value: Value::Null,
             text: (rule == Some(Rule::Append)).then(|| Growing::new(limit)),
+            again: Again::Unknown,
         }
     }
 
-    fn take(&mut self, data: &[u8], paths: &[&str]) {
-        if self.rule.is_none() || (self.rule == Some(Rule::First) && !self.value.is_null()) {
+    fn event(&mut self, data: &[u8], shape: &Shape<'_>, paths: &[&str]) {
+        match (shape, &self.again) {
+            (Shape::Fresh(place), _) => self.fresh(data, place.as_ref(), paths),
+            (Shape::Same(_), Again::Unknown) => self.fresh(data, None, paths),
+            (Shape::Same(_), Again::Nothing) => {}
+            (Shape::Same(text), Again::Text) => self.take(&PathValue::string(text)),
+            (Shape::Same(_), Again::Constant(constant)) => {
+                if let Some(text) = &mut self.text {
+                    text.push(constant);
+                }
+            }
+        }
+    }
+
+    fn fresh(&mut self, data: &[u8], text: Option<&Range<usize>>, paths: &[&str]) {
+        self.again = Again::Nothing;
+        if self.is_settled() {
             return;
         }
         let Some(found) = paths.iter().find_map(|at| path::get(data, at)) else {
+            self.again = without(text, paths, Again::Nothing);
             return;
         };
+        self.again = match place(data, &found) {
+            Some(place) if text.is_some_and(|text| place == (text.start - 1..text.end + 1)) => Again::Text,
+            Some(place) if text.is_some_and(|text| place.end < text.start || place.start > text.end) => {
+                match &self.text {
+                    Some(_) => Again::Constant(found.text().into_owned()),
+                    None => Again::Nothing,
+                }
+            }
+            _ => Again::Unknown,
+        };
+        self.again = without(text, paths, std::mem::take(&mut self.again));
+        self.take(&found);
+    }
+
+    /// Nothing that follows can change the value.
+    fn is_settled(&self) -> bool {
+        self.rule.is_none() || (self.rule == Some(Rule::First) && !self.value.is_null())
+    }
+
+    fn take(&mut self, found: &PathValue<'_>) {
+        if self.is_settled() {
+            return;
+        }
         match &mut self.text {
             Some(text) => {
                 text.push(&found.text());
                 self.value = Value::Bool(true);
             }
             None => {
-                let value = typed(&found);
+                let value = typed(found);
                 if !value.is_null() {
                     self.value = value;
                 }
@@ -142,6 +206,86 @@ impl Gathering {
             Some(_) if self.value.is_null() => Value::Null,
             Some(text) => text.finish().into(),
             None => self.value,
+        }
+    }
+}
+
+/// Where a value lies in the data, if it does.
+fn place(data: &[u8], found: &PathValue<'_>) -> Option<Range<usize>> {
+    let raw = found.raw().as_bytes();
+    let start = raw.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
+    let end = start.checked_add(raw.len())?;
+    (end <= data.len()).then_some(start..end)
+}
+
+/// `again`, if every path leads to the same place in all events of a shape, whatever their text is.
+fn without(text: Option<&Range<usize>>, paths: &[&str], again: Again) -> Again {
+    let is_simple = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    let are_simple = paths.iter().all(|path| path.bytes().all(is_simple));
+    if text.is_some() && are_simple {
+        again
+    } else {
+        Again::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What these events make of a path, with and without remembering their shape.
+    fn gathered(rule: Rule, path: &str, events: &[String]) -> [Value; 2] {
+        use crate::answer_watch::tests::shapes;
+        let mut remembering = Gathering::new(Some(rule), 1000);
+        let mut reading = Gathering::new(Some(rule), 1000);
+        let texts: Vec<&[u8]> = events.iter().map(String::as_bytes).collect();
+        for (data, shape) in texts.iter().zip(shapes(&texts)) {
+            remembering.event(data, &shape, &[path]);
+            reading.event(data, &Shape::Fresh(None), &[path]);
+        }
+        [remembering.finish(), reading.finish()]
+    }
+
+    #[test]
+    fn remembering_gives_what_reading_gives() {
+        let event = |delta: &str, end: &str| {
+            format!(
+                r#"{{"id":"c1","n":[1,2.5],"choices":[{{"delta":{delta},"finish_reason":{end},"index":0}}],"tail":"t","none":null}}"#
+            )
+        };
+        let mut events = vec![event(r#"{"role":"assistant","content":""}"#, "null")];
+        for text in ["a", "", r#"b\"c\\"#, "你好", r"\u4f60\n", "}]{[", "null", "1"] {
+            events.push(event(&format!(r#"{{"content":"{text}"}}"#), "null"));
+        }
+        for text in ["x", "y", r"\t"] {
+            let delta = format!(r#"{{"reasoning_content":"{text}","content":null}}"#);
+            events.push(event(&delta, "null"));
+        }
+        events.push(event(r#"{"content":"z"}"#, r#""stop""#));
+        events.push(event("{}", r#""stop""#));
+        let paths = [
+            "choices.0.delta.content",
+            "choices.0.delta.reasoning_content",
+            "choices.0.delta",
+            "choices.0.finish_reason",
+            "choices.-1.index",
+            "choices.#.delta.content",
+            r#"choices.#(delta.content=="a").index"#,
+            "choices.#",
+            "id",
+            "tail",
+            "n",
+            "n.1",
+            "none",
+            "missing",
+            "choices.0.delta.@this",
+            "choices.0.delta.con*",
+        ];
+        for rule in [Rule::First, Rule::Replace, Rule::Append] {
+            for path in paths {
+                let [remembered, read] = gathered(rule, path, &events);
+                assert_eq!(remembered, read, "{rule:?} {path}");
+            }
         }
     }
 }

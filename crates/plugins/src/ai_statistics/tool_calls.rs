@@ -25,15 +25,15 @@ struct Call {
 }
 
 impl ToolCalls {
-    /// Takes one event in; arguments are kept up to `limit` bytes in all.
-    pub(super) fn event(&mut self, data: &[u8], limit: usize) {
-        self.openai(data, limit);
-        self.anthropic(data, limit);
+    /// Takes one event in; arguments are kept up to `limit` bytes in all. True if it held a piece of a call.
+    pub(super) fn event(&mut self, data: &[u8], limit: usize) -> bool {
+        // Both, whatever comes out of the first.
+        self.openai(data, limit) | self.anthropic(data, limit)
     }
 
-    fn openai(&mut self, data: &[u8], limit: usize) {
+    fn openai(&mut self, data: &[u8], limit: usize) -> bool {
         let Some(list) = path::get(data, "choices.0.delta.tool_calls") else {
-            return;
+            return false;
         };
         for piece in list.array() {
             let index = piece.get("index").map_or(0, |value| value.uint());
@@ -45,17 +45,18 @@ impl ToolCalls {
             };
             let (id, kind, name) = (text("id"), text("type"), text("function.name"));
             let arguments = text("function.arguments");
-            let Some(call) = self.call(index) else { return };
+            let Some(call) = self.call(index) else { return true };
             replace(&mut call.id, id);
             replace(&mut call.kind, kind);
             replace(&mut call.name, name);
             self.append(index, &arguments, limit);
         }
+        true
     }
 
-    fn anthropic(&mut self, data: &[u8], limit: usize) {
+    fn anthropic(&mut self, data: &[u8], limit: usize) -> bool {
         let Some(kind) = path::get(data, "type") else {
-            return;
+            return false;
         };
         let text = |at: &str| {
             path::get(data, at)
@@ -67,7 +68,7 @@ impl ToolCalls {
             "content_block_start" if text("content_block.type") == "tool_use" => {
                 let input = path::get(data, "content_block.input")
                     .filter(|input| input.is_object() && input.entries().next().is_some());
-                let Some(call) = self.call(index) else { return };
+                let Some(call) = self.call(index) else { return true };
                 call.id = text("content_block.id");
                 call.kind = "tool_use".to_owned();
                 call.name = text("content_block.name");
@@ -79,8 +80,9 @@ impl ToolCalls {
                 let piece = text("delta.partial_json");
                 self.append(index, &piece, limit);
             }
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     fn call(&mut self, index: u64) -> Option<&mut Call> {

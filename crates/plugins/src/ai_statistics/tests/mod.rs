@@ -139,6 +139,13 @@ impl Left {
     }
 
     /// The exposition's lines of token and duration counters that are not 0.
+    /// Series of Higress's families.
+    pub(super) fn families(&self) -> Vec<String> {
+        let mut all = self.metrics();
+        all.retain(|line| line.starts_with("route_"));
+        all
+    }
+
     pub(super) fn metrics(&self) -> Vec<String> {
         let mut text = String::new();
         self.metrics.render(&mut text);

@@ -10,7 +10,7 @@ const END_LIMIT: usize = 64 * 1024;
 
 /// What is kept.
 #[derive(Debug, Default)]
-pub(super) struct Whole {
+pub(crate) struct Whole {
     frames: Vec<Bytes>,
     length: usize,
     /// The last bytes of an answer that is too long.
@@ -18,7 +18,7 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) fn push(&mut self, data: &Bytes) {
+    pub(crate) fn push(&mut self, data: &Bytes) {
         self.length += data.len();
         if let Some(tail) = &mut self.tail {
             keep_end(tail, data);
@@ -38,7 +38,7 @@ impl Whole {
     }
 
     /// The answer, or its beginning.
-    pub(super) fn text(&self) -> Bytes {
+    pub(crate) fn text(&self) -> Bytes {
         match self.frames.as_slice() {
             [only] => only.clone(),
             frames => joined(frames, WHOLE_LIMIT),
@@ -46,7 +46,7 @@ impl Whole {
     }
 
     /// A stand-in for the usage at the end of an answer that is too long: an object of its last members.
-    pub(super) fn usage_at_end(&self) -> Option<Vec<u8>> {
+    pub(crate) fn usage_at_end(&self) -> Option<Vec<u8>> {
         let tail = self.tail.as_deref()?;
         let at = memmem::rfind(tail, b"\"usage\"").or_else(|| memmem::rfind(tail, b"\"usageMetadata\""))?;
         Some([b"{", tail.get(at..)?].concat())

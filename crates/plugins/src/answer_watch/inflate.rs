@@ -13,7 +13,7 @@ const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
 const STEP: usize = 1024;
 
 /// A decoder that turns frames into plain bytes.
-pub(super) enum Inflating {
+pub(crate) enum Inflating {
     Gzip(GzDecoder<Vec<u8>>, usize),
     Deflate(ZlibDecoder<Vec<u8>>, usize),
     /// Broken or too much: nothing more is seen.
@@ -22,7 +22,7 @@ pub(super) enum Inflating {
 
 impl Inflating {
     /// A decoder for a `content-encoding`; `None` for one that is not read.
-    pub(super) fn of(encoding: &str) -> Option<Self> {
+    pub(crate) fn of(encoding: &str) -> Option<Self> {
         match encoding.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" => Some(Self::Gzip(GzDecoder::new(Vec::new()), 0)),
             "deflate" => Some(Self::Deflate(ZlibDecoder::new(Vec::new()), 0)),
@@ -31,7 +31,7 @@ impl Inflating {
     }
 
     /// Shows what a frame holds, piece by piece.
-    pub(super) fn frame(&mut self, data: &[u8], mut show: impl FnMut(Bytes)) {
+    pub(crate) fn frame(&mut self, data: &[u8], mut show: impl FnMut(Bytes)) {
         for step in data.chunks(STEP) {
             let plain = match self {
                 Self::Gzip(decoder, total) => inflate(decoder, step).map(|()| (decoder.get_mut(), total)),

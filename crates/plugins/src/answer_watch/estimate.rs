@@ -3,6 +3,10 @@
 //! The rule: one token for four ASCII characters, one for any other character. Counted are the strings of a request
 //! or answer that a model reads or writes, told by their key; pictures, ids and names of roles are not.
 
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
 /// Keys of strings that a model reads or writes, in every dialect.
@@ -23,45 +27,56 @@ const TEXT_KEYS: [&[u8]; 12] = [
 
 /// How much text there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Weight {
+pub(crate) struct Weight {
     ascii: u64,
     other: u64,
 }
 
 impl Weight {
     /// The text that the strings of `json` hold. Broken JSON gives what can be read of it.
-    pub(super) fn of_json(json: &[u8]) -> Self {
-        let mut weight = Self::default();
-        let mut is_text = false;
-        let mut rest = json;
-        while let Some(open) = memchr(b'"', rest) {
-            let Some(inside) = rest.get(open + 1..) else { break };
-            let length = string_length(inside);
-            let (string, behind) = inside.split_at(length);
-            rest = behind.get(1..).unwrap_or_default();
-            if rest.trim_ascii_start().starts_with(b":") {
-                is_text = TEXT_KEYS.contains(&string);
-            } else if is_text {
-                weight.add(string);
-            }
-        }
-        weight
+    pub(crate) fn of_json(json: &[u8]) -> Self {
+        Self::with_place(json).0
     }
 
-    /// The text of one stream event's data. OpenAI's Responses API repeats at the end what it has sent in deltas:
-    /// only the deltas count.
-    pub(super) fn of_event(data: &[u8]) -> Self {
-        if let Some(at) = memchr::memmem::find(data, b"\"type\":\"response.") {
+    /// The same, and where the text lies, without its quotes, if it is one string.
+    fn with_place(json: &[u8]) -> (Self, Option<Range<usize>>) {
+        let mut weight = Self::default();
+        let mut texts = Texts::None;
+        let mut is_text = false;
+        let mut from = 0;
+        while let Some(open) = json.get(from..).and_then(|rest| memchr(b'"', rest)) {
+            let start = from + open + 1;
+            let Some(inside) = json.get(start..) else { break };
+            let (string, behind) = inside.split_at(string_length(inside));
+            let end = start + string.len();
+            from = end + 1;
+            let after = behind.get(1..).unwrap_or_default();
+            if after.trim_ascii_start().starts_with(b":") {
+                is_text = TEXT_KEYS.contains(&string);
+            } else if is_text && !string.is_empty() {
+                weight.add(string);
+                texts.add(start..end);
+            }
+        }
+        (weight, texts.only())
+    }
+
+    /// The text of one stream event's data, and where it lies if it is one string. OpenAI's Responses API repeats at
+    /// the end what it has sent in deltas: only the deltas count.
+    pub(crate) fn of_event(data: &[u8]) -> (Self, Option<Range<usize>>) {
+        static RESPONSES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"type\":\"response."));
+        if let Some(at) = RESPONSES.find(data) {
             let name = data.get(at + 8..).unwrap_or_default();
             let name = name.get(..string_length(name)).unwrap_or_default();
             if !name.ends_with(b".delta") {
-                return Self::default();
+                return Default::default();
             }
         }
-        Self::of_json(data)
+        Self::with_place(data)
     }
 
-    fn add(&mut self, string: &[u8]) {
+    /// Adds the inside of a string.
+    pub(crate) fn add(&mut self, string: &[u8]) {
         // Continuation bytes are 10xxxxxx; an escape is about as long as it is many characters.
         let other = string.iter().filter(|byte| **byte >= 0xc0).count() as u64;
         let ascii = string.iter().filter(|byte| **byte < 0x80).count() as u64;
@@ -70,12 +85,12 @@ impl Weight {
     }
 
     /// Whether there is no text at all.
-    pub(super) fn is_empty(self) -> bool {
+    pub(crate) fn is_empty(self) -> bool {
         self.ascii == 0 && self.other == 0
     }
 
     /// The estimate.
-    pub(super) fn tokens(self) -> u64 {
+    pub(crate) fn tokens(self) -> u64 {
         self.ascii.div_ceil(4) + self.other
     }
 }
@@ -87,8 +102,31 @@ impl std::ops::AddAssign for Weight {
     }
 }
 
+/// The strings that are texts.
+enum Texts {
+    None,
+    One(Range<usize>),
+    Several,
+}
+
+impl Texts {
+    fn add(&mut self, place: Range<usize>) {
+        *self = match self {
+            Self::None => Self::One(place),
+            Self::One(_) | Self::Several => Self::Several,
+        };
+    }
+
+    fn only(self) -> Option<Range<usize>> {
+        match self {
+            Self::One(place) => Some(place),
+            Self::None | Self::Several => None,
+        }
+    }
+}
+
 /// Bytes until the quote that ends a string, or all of them.
-fn string_length(inside: &[u8]) -> usize {
+pub(super) fn string_length(inside: &[u8]) -> usize {
     let mut at = 0;
     while let Some(found) = inside.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
         if inside.get(at + found) == Some(&b'"') {
@@ -126,7 +164,11 @@ mod tests {
     fn of_the_responses_api_only_deltas_count() {
         let delta = r#"{"type":"response.output_text.delta","delta":"abcd"}"#;
         let done = r#"{"type":"response.output_text.done","text":"abcd"}"#;
-        assert_eq!(Weight::of_event(delta.as_bytes()).tokens(), 1);
-        assert!(Weight::of_event(done.as_bytes()).is_empty());
+        let (weight, place) = Weight::of_event(delta.as_bytes());
+        assert_eq!(weight.tokens(), 1);
+        assert_eq!(&delta[place.unwrap()], "abcd");
+        assert!(Weight::of_event(done.as_bytes()).0.is_empty());
+        let two = r#"{"delta":{"content":"a","reasoning_content":"b"}}"#;
+        assert_eq!(Weight::of_event(two.as_bytes()).1, None);
     }
 }

@@ -1,0 +1,107 @@
+//! What `ai-proxy` notes of each exchange for the accounts, where no plugin further out reads the answer anyway.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use tollgate_body::{JsonDocument, Request, Response};
+use tollgate_observe::Record;
+use tollgate_plugin::Exchange;
+
+use crate::answer_watch::{self, Observer, Watch, Weight};
+use crate::token_usage;
+
+/// One exchange under observation.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    /// The request is one whose tokens may be estimated.
+    estimable: bool,
+    state: RefCell<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Text of the request.
+    asked: Weight,
+    /// The model that the client named.
+    model: Option<Box<str>>,
+    answer: Option<Watch>,
+}
+
+impl Account {
+    /// Begins; `None` where somebody else does all this.
+    pub(super) fn begin(exchange: &Exchange, request: &Request) -> Option<Rc<Self>> {
+        let record = &exchange.record;
+        if record.usage.borrow().watched {
+            return None;
+        }
+        let account = Rc::new(Self {
+            estimable: answer_watch::is_estimable(request),
+            state: RefCell::default(),
+        });
+        let settled = account.clone();
+        record.on_settle(move |record, _| settled.settle(record));
+        Some(account)
+    }
+
+    /// Notes the request as the client wrote it.
+    pub(super) fn asked(&self, path: &str, document: &JsonDocument) {
+        let mut state = self.state.borrow_mut();
+        if self.estimable {
+            state.asked = Weight::of_json(document.as_str().as_bytes());
+        }
+        let model = document.get("model").map(|model| model.text().into_owned());
+        let model = model
+            .filter(|name| !name.is_empty())
+            .or_else(|| token_usage::model_of_path(path).map(std::borrow::Cow::into_owned));
+        state.model = model.map(|name| answer_watch::bounded(name).into_boxed_str());
+    }
+
+    /// Looks at the answer, in the form in which the client gets it.
+    pub(super) fn answered(self: &Rc<Self>, record: &Rc<Record>, response: &mut Response) {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return;
+        }
+        let watch = Watch::begin(record, response);
+        let streamed = watch.streamed;
+        self.state.borrow_mut().answer = Some(watch);
+        let passing = Passing {
+            account: self.clone(),
+            record: record.clone(),
+        };
+        answer_watch::observe(response, streamed, &Rc::new(passing));
+    }
+
+    fn settle(&self, record: &Record) {
+        let state = self.state.take();
+        if state.model.is_some() {
+            record.usage.borrow_mut().model_requested = state.model;
+        }
+        let Some(mut watch) = state.answer else { return };
+        drop(watch.finish(record));
+        if self.estimable {
+            watch.estimate(record, state.asked);
+        }
+    }
+}
+
+/// The answer's way past the account.
+struct Passing {
+    account: Rc<Account>,
+    record: Rc<Record>,
+}
+
+impl Observer for Passing {
+    fn event(&self, data: &[u8]) {
+        if let Some(watch) = &mut self.account.state.borrow_mut().answer {
+            watch.event(&self.record, data);
+        }
+    }
+
+    fn frame(&self, data: &Bytes) {
+        if let Some(watch) = &mut self.account.state.borrow_mut().answer {
+            watch.frame(data);
+        }
+    }
+}

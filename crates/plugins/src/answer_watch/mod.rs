@@ -1,0 +1,308 @@
+//! One answer of a model under observation: its usage, model, id and times, noted in the exchange's record as it
+//! passes (plugins spec §0.6, §1.5).
+//!
+//! Shared by `ai-proxy`, so that every answer it lets through is accounted for, and by plugins further out that want
+//! more of the answer than that: whoever observes further out says so first, and the answer is read once. Nothing
+//! here changes, delays or holds back a byte.
+
+mod estimate;
+mod inflate;
+mod template;
+mod whole;
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
+use tollgate_base::clock;
+use tollgate_body::{Body, Request, Response, SseDecoder};
+use tollgate_llm::Api;
+use tollgate_observe::Record;
+
+pub(crate) use estimate::Weight;
+use inflate::Inflating;
+use template::Template;
+use whole::Whole;
+
+use crate::token_usage::{self, Reading};
+
+/// Events that are searched for the answer's id and model.
+const NAMED_EVENTS: u32 = 8;
+/// Longest name of a model, session or consumer that is kept.
+const NAME_LIMIT: usize = 256;
+
+/// A short name out of others' hands: nothing beyond the limit is kept.
+pub(crate) fn bounded(mut name: String) -> String {
+    name.truncate(name.floor_char_boundary(NAME_LIMIT));
+    name
+}
+
+/// What a passing answer is shown to.
+pub(crate) trait Observer {
+    /// The data of an event of a streamed answer.
+    fn event(&self, data: &[u8]);
+    /// A piece of any other answer.
+    fn frame(&self, data: &Bytes);
+}
+
+/// What is known of an answer so far.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    /// Which of the exchange's answers it is.
+    number: u32,
+    pub(crate) streamed: bool,
+    /// Status 2xx.
+    pub(crate) is_good: bool,
+    pub(crate) reading: Reading,
+    pub(crate) chat_id: Option<String>,
+    /// Text of the answer.
+    said: Weight,
+    whole: Whole,
+    template: Template,
+    events: u32,
+}
+
+/// How an event is to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Shape<'d> {
+    /// As any. Where its only text lies, without the quotes, if later events may be the [`Shape::Same`].
+    Fresh(Option<Range<usize>>),
+    /// As the last one, but for its text; given with its quotes.
+    Same(&'d [u8]),
+}
+
+impl Watch {
+    /// The watch over an answer that begins; an earlier one of the same exchange is forgotten.
+    pub(crate) fn begin(record: &Record, response: &Response) -> Self {
+        let streamed = is_event_stream(content_type(response.headers()));
+        let is_good = response.status().is_success();
+        let mut usage = record.usage.borrow_mut();
+        if is_good {
+            usage.begin(streamed);
+        }
+        Self {
+            number: usage.answers,
+            streamed,
+            is_good,
+            ..Self::default()
+        }
+    }
+
+    /// Notes an event's data.
+    pub(crate) fn event<'d>(&mut self, record: &Record, data: &'d [u8]) -> Shape<'d> {
+        if let Some(text) = self.template.fill(data) {
+            // The event that taught the template had a text: the first token has come.
+            self.said.add(text);
+            return Shape::Same(with_quotes(data, text));
+        }
+        self.events = self.events.saturating_add(1);
+        let (weight, place) = Weight::of_event(data);
+        self.said += weight;
+        let is_plain = self.fresh(record, data, !weight.is_empty());
+        let place = place.filter(|_| is_plain);
+        let is_learnt = self.template.learn(data, place.clone());
+        Shape::Fresh(place.filter(|_| is_learnt))
+    }
+
+    /// Notes what an event tells besides its text; true if events of its shape will tell nothing else.
+    fn fresh(&mut self, record: &Record, data: &[u8], has_text: bool) -> bool {
+        let mut usage = record.usage.borrow_mut();
+        if usage.first_event.is_none() || (has_text && usage.first_token.is_none()) {
+            let now = clock::now();
+            usage.first_event.get_or_insert(now);
+            if has_text {
+                usage.first_token.get_or_insert(now);
+            }
+        }
+        if self.events <= NAMED_EVENTS {
+            if self.chat_id.is_none() {
+                self.chat_id = token_usage::id_of(data).map(bounded);
+            }
+            if usage.model.is_none() && self.is_current(&usage) {
+                usage.model = model(data);
+            }
+        }
+        if !self.reading.update(data) {
+            return true;
+        }
+        if self.is_good && self.is_current(&usage) && self.reading.tokens.total > 0 {
+            usage.report(self.reading.tokens, self.reading.provisional);
+            if let Some(name) = model(data) {
+                usage.model = Some(name);
+            }
+        }
+        false
+    }
+
+    /// Notes a piece of an answer that is no stream.
+    pub(crate) fn frame(&mut self, data: &Bytes) {
+        self.whole.push(data);
+    }
+
+    /// The answer is over: what it tells as a whole is noted; returns the text of one that is no stream.
+    pub(crate) fn finish(&mut self, record: &Record) -> Bytes {
+        if self.streamed {
+            return Bytes::new();
+        }
+        let text = self.whole.text();
+        self.chat_id = token_usage::id_of(&text).map(bounded);
+        let mut usage = record.usage.borrow_mut();
+        if !self.is_good || !self.is_current(&usage) {
+            return text;
+        }
+        usage.model = model(&text);
+        let found = match self.whole.usage_at_end() {
+            Some(end) => self.reading.update(&end),
+            None => self.reading.update(&text),
+        };
+        if found && self.reading.tokens.total > 0 {
+            // One message has no opening event: what it says is the last word.
+            usage.report(self.reading.tokens, false);
+        } else {
+            self.said = Weight::of_json(&text);
+        }
+        text
+    }
+
+    /// Estimates the tokens of an answer of the vendor that told none, or not all of them.
+    pub(crate) fn estimate(&self, record: &Record, asked: Weight) {
+        let mut usage = record.usage.borrow_mut();
+        // What a plugin answered by itself cost no vendor's tokens.
+        if self.is_good && self.is_current(&usage) && record.attempts.get() > 0 {
+            usage.estimate(asked.tokens(), self.said.tokens());
+        }
+    }
+
+    fn is_current(&self, usage: &tollgate_observe::Usage) -> bool {
+        usage.answers == self.number
+    }
+}
+
+/// Shows the answer to `observer` from now on.
+pub(crate) fn observe(response: &mut Response, streamed: bool, observer: &Rc<impl Observer + 'static>) {
+    let headers = response.headers();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || !is_text(content_type(headers)) {
+        return;
+    }
+    let coding = header_text(headers, CONTENT_ENCODING).trim();
+    if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
+        let body = response.body_mut().take();
+        *response.body_mut() = observe_plain(body, streamed, observer.clone());
+    } else if let Some(inflating) = Inflating::of(coding) {
+        let body = response.body_mut().take();
+        *response.body_mut() = observe_compressed(body, streamed, observer.clone(), inflating);
+    }
+}
+
+fn observe_plain(body: Body, streamed: bool, observer: Rc<impl Observer + 'static>) -> Body {
+    if streamed {
+        return body.observe_events(move |event| {
+            if let Some(data) = event.data_slice() {
+                observer.event(&data);
+            }
+        });
+    }
+    // Whole already, as after a translation: it stays what it is for the plugins further out.
+    if let Some(whole) = body.known_bytes() {
+        observer.frame(&whole);
+        return body;
+    }
+    body.observe_data(move |data| observer.frame(data))
+}
+
+fn observe_compressed(
+    body: Body,
+    streamed: bool,
+    observer: Rc<impl Observer + 'static>,
+    mut inflating: Inflating,
+) -> Body {
+    let mut decoder = SseDecoder::new();
+    body.observe_data(move |data| {
+        inflating.frame(data, |plain| {
+            if !streamed {
+                observer.frame(&plain);
+                return;
+            }
+            for event in decoder.push(plain).flatten() {
+                if let Some(data) = event.data_slice() {
+                    observer.event(&data);
+                }
+            }
+        });
+    })
+}
+
+/// Whether the tokens of the answer to `request` may be estimated.
+pub(crate) fn is_estimable(request: &Request) -> bool {
+    request.method() == Method::POST && Api::of_path(request.uri().path()).is_some_and(spends_tokens)
+}
+
+/// APIs whose answers cost tokens even where the vendor does not say how many.
+fn spends_tokens(api: Api) -> bool {
+    matches!(
+        api,
+        Api::Chat
+            | Api::Completions
+            | Api::Embeddings
+            | Api::Responses
+            | Api::AnthropicMessages
+            | Api::AnthropicComplete
+            | Api::GeminiGenerate
+            | Api::GeminiStreamGenerate
+    )
+}
+
+/// A header as text; empty where it is missing or none.
+pub(crate) fn header_text(headers: &HeaderMap, name: HeaderName) -> &str {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default()
+}
+
+/// The `content-type`.
+pub(crate) fn content_type(headers: &HeaderMap) -> &str {
+    header_text(headers, CONTENT_TYPE)
+}
+
+/// A string's inside with the quotes around it.
+fn with_quotes<'d>(data: &'d [u8], inside: &[u8]) -> &'d [u8] {
+    let start = inside.as_ptr().addr() - data.as_ptr().addr();
+    data.get(start - 1..=start + inside.len()).unwrap_or_default()
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    const EVENTS: &[u8] = b"text/event-stream";
+    let start = content_type.as_bytes().get(..EVENTS.len());
+    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+}
+
+fn is_text(content_type: &str) -> bool {
+    let others = ["octet-stream", "grpc", "image/", "audio/", "video/"];
+    !others.iter().any(|part| content_type.contains(part))
+}
+
+fn model(text: &[u8]) -> Option<Box<str>> {
+    token_usage::model_of(text).map(|name| bounded(name).into_boxed_str())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// The shapes of a stream's events, as a watch tells them.
+    pub(crate) fn shapes<'d>(events: &[&'d [u8]]) -> Vec<Shape<'d>> {
+        let mut template = Template::default();
+        let mut watched = |data: &'d [u8]| match template.fill(data) {
+            Some(text) => Shape::Same(with_quotes(data, text)),
+            None => {
+                let place = Weight::of_event(data).1;
+                let is_learnt = template.learn(data, place.clone());
+                Shape::Fresh(place.filter(|_| is_learnt))
+            }
+        };
+        events.iter().map(|data| watched(data)).collect()
+    }
+}

@@ -1,0 +1,93 @@
+//! What every answer of a vendor costs, told the same way wherever one looks, whichever plugins are there.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use tollgate_mock_llm::Options;
+use tollgate_testkit::client::send;
+
+use crate::support::{
+    CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, higress_config, ingress, mock,
+    ordered, wasm_plugin,
+};
+
+/// Sums of `tollgate_usage_tokens_total` that are not zero.
+async fn tokens(scene: &Scene) -> BTreeMap<String, u64> {
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    let lines = page.lines().filter_map(|line| {
+        let (labels, value) = line
+            .strip_prefix("tollgate_usage_tokens_total{")?
+            .split_once("} ")?;
+        Some((labels.to_owned(), value.parse().unwrap()))
+    });
+    lines.filter(|(_, value)| *value > 0).collect()
+}
+
+/// The route `api` with these plugins.
+fn scene(plugins: &[String]) -> Scene {
+    let mock = mock(Options::default());
+    let mut parts = vec![
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        higress_config("").replace(
+            "{\"id\":",
+            "{\"ai_log\":\"%FILTER_STATE(wasm.ai_log:PLAIN)%\",\"consumer\":\"%REQ(X-MSE-CONSUMER)%\",\"id\":",
+        ),
+    ];
+    parts.extend_from_slice(plugins);
+    Scene {
+        gateway: gateway()
+            .file("scene.yaml", &documents(&parts))
+            .unwrap()
+            .go()
+            .unwrap(),
+        mock,
+    }
+}
+
+const OPENAI: &str = "{ type: openai, apiTokens: [sk-gateway] }";
+
+#[tokio::test]
+async fn answers_are_accounted_for_without_ai_statistics() {
+    let scene = scene(&[ai_proxy("api", OPENAI)]);
+    let (answer, _) = scene.chat("", CHAT).await;
+    let told = answer.json()["usage"].clone();
+    let count = |name: &str| told[name].as_u64().unwrap();
+    let (input, output) = (count("prompt_tokens"), count("completion_tokens"));
+    let sums = |times: u64| {
+        BTreeMap::from([
+            (r#"source="provider",type="input""#.to_owned(), times * input),
+            (r#"source="provider",type="output""#.to_owned(), times * output),
+        ])
+    };
+    assert_eq!(tokens(&scene).await, sums(1));
+    scene.chat("", CHAT_STREAM).await;
+    scene.chat("gzip", CHAT_STREAM).await;
+    assert_eq!(tokens(&scene).await, sums(3));
+    scene.chat("429", CHAT).await;
+    assert_eq!(tokens(&scene).await, sums(3));
+    scene.chat("usage-absent", CHAT_STREAM).await;
+    let with_estimate = tokens(&scene).await;
+    assert!(with_estimate[r#"source="estimated",type="input""#] > 0);
+    assert!(with_estimate[r#"source="estimated",type="output""#] > 0);
+}
+
+#[tokio::test]
+async fn nobody_names_himself_a_consumer() {
+    let scene = scene(&[
+        ai_proxy("api", OPENAI),
+        wasm_plugin("ai-statistics", "  defaultConfig: {}\n"),
+    ]);
+    let (mut request, id) = ordered("", CHAT);
+    request
+        .headers_mut()
+        .insert("x-mse-consumer", "somebody-else".parse().unwrap());
+    assert_eq!(send(scene.gateway.http, request).await.unwrap().status, 200);
+    let line: Value = scene.gateway.line_of(&id);
+    assert_eq!(line["consumer"], "-");
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    assert!(page.contains(r#"ai_consumer="none""#), "{page}");
+    assert!(!page.contains("somebody-else"), "{page}");
+    let seen = scene.last();
+    assert!(!format!("{seen:?}").contains("somebody-else"), "{seen:?}");
+}
