@@ -114,19 +114,18 @@ impl Router<'_> {
             current.body_mut().buffer("retry buffer", RETRY_BUFFER).await?;
         }
         loop {
-            let again = if may_repeat { replay(&mut current) } else { None };
+            let is_whole = may_repeat && is_at_hand(&current);
             let method = current.method().clone();
             let upstreams = &self.worker.upstreams;
-            let mut outcome = upstreams
-                .send_with_copy(cluster, current, again.as_ref(), timers, record)
-                .await;
+            let mut outcome = upstreams.send_kept(cluster, &mut current, timers, record).await;
             if timers.first_event.is_some()
                 && let Ok(response) = outcome
             {
                 outcome = hold::until_begun(response).await;
             }
-            let Some(copy) = again else { return outcome };
-            current = copy;
+            if !is_whole {
+                return outcome;
+            }
             if outcome
                 .as_ref()
                 .is_err_and(|failure| failure.flag() == Some(Flag::NoHealthyUpstream))
@@ -152,22 +151,14 @@ impl Router<'_> {
 
 /// Whether the body announces that it fits what is kept for another attempt.
 fn is_small(request: &Request) -> bool {
-    let body = request.body();
-    let is_at_hand = body.as_bytes().is_some() || body.as_json().is_some();
-    let length = body.size_hint().exact();
-    !is_at_hand && length.is_some_and(|length| length > 0 && length <= RETRY_BUFFER as u64)
+    let length = request.body().size_hint().exact();
+    !is_at_hand(request) && length.is_some_and(|length| length <= RETRY_BUFFER as u64)
 }
 
-/// A copy to send again; `None` when the body is not at hand as a whole. A document with edits is written here, once.
-fn replay(request: &mut Request) -> Option<Request> {
-    let bytes = request.body().known_bytes()?;
-    *request.body_mut() = Body::bytes(bytes.clone());
-    let mut copy = Request::new(Body::bytes(bytes));
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    *copy.version_mut() = request.version();
-    Some(copy)
+/// Whether the whole body is here already, so that the request is the same after an attempt.
+fn is_at_hand(request: &Request) -> bool {
+    let body = request.body();
+    body.is_end_stream() || body.as_bytes().is_some() || body.as_json().is_some()
 }
 
 fn should_retry(retry: &Retry, method: &Method, outcome: &Result<Response, Error>) -> bool {

@@ -10,6 +10,8 @@ use http::StatusCode;
 use tollgate_base::{Error, Flag, Retry, Timer};
 use tollgate_observe::record::Record;
 
+use crate::http1::Fault;
+
 /// A connection that could not be made.
 #[derive(Debug, Clone)]
 pub(crate) enum DialFailure {
@@ -87,6 +89,18 @@ pub(crate) fn broken(cause: &hyper::Error, record: Option<&Record>) -> Error {
     termination(retry).with_source(detail)
 }
 
+/// The same over HTTP/1, where the exchange was our own work.
+pub(crate) fn broken_http1(fault: &Fault, record: Option<&Record>) -> Error {
+    let detail = fault.to_string();
+    note(record, detail.clone());
+    let error = match fault {
+        Fault::Garbled(_) => protocol_error(),
+        Fault::Ended | Fault::Io(_) => termination(Retry::Idempotent),
+        Fault::Upload(_) => termination(Retry::No),
+    };
+    error.with_source(detail)
+}
+
 /// Bytes that are not HTTP/2 where HTTP/2 is configured.
 pub(crate) fn not_http2(record: Option<&Record>) -> Error {
     let detail = "the upstream does not speak HTTP/2";
@@ -121,7 +135,7 @@ fn termination(retry: Retry) -> Error {
 }
 
 /// The answer's body ended before its end: what `tollgate_body` says of a network body.
-pub(crate) fn cut(cause: &hyper::Error) -> Error {
+pub(crate) fn cut(cause: &(dyn StdError + 'static)) -> Error {
     Error::upstream(
         StatusCode::BAD_GATEWAY,
         "upstream_cut",
@@ -158,13 +172,12 @@ fn is_protocol_error(cause: &hyper::Error) -> bool {
 }
 
 /// Whether a connection that had been idle may simply have been closed by the other side in the meantime.
-pub(crate) fn looks_stale(cause: &hyper::Error) -> bool {
-    if cause.is_parse() || cause.is_user() {
-        return false;
+pub(crate) fn looks_stale(fault: &Fault) -> bool {
+    match fault {
+        Fault::Ended => true,
+        Fault::Io(cause) => is_disconnect(cause),
+        Fault::Garbled(_) | Fault::Upload(_) => false,
     }
-    cause.is_incomplete_message()
-        || cause.is_canceled()
-        || find::<io::Error>(cause).is_some_and(is_disconnect)
 }
 
 fn is_disconnect(cause: &io::Error) -> bool {

@@ -21,9 +21,10 @@ use tollgate_base::clock::{self, Instant};
 use crate::dial::Dialed;
 use crate::endpoint::{Counted, Lease};
 use crate::failure::{self, DialFailure};
-use crate::http1::{Broken, Driver, Waiting};
 use crate::outgoing::{Outgoing, Sendable};
 use crate::stream::{Arrival, Stream};
+use crate::upgrade::Driver;
+use crate::waiting::{Broken, Waiting};
 
 /// Receive window of a stream, in bytes: what the upstream may send ahead of a slow client.
 const STREAM_WINDOW: u32 = 256 * 1024;

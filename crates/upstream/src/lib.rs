@@ -15,7 +15,6 @@ mod dial;
 mod dns;
 mod endpoint;
 mod failure;
-mod gate;
 mod http1;
 mod http2;
 mod outgoing;
@@ -27,7 +26,9 @@ mod stream;
 mod timed;
 mod timers;
 mod tls;
+mod upgrade;
 mod upstreams;
+mod waiting;
 
 #[cfg(test)]
 mod tests;

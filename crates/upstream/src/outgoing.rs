@@ -14,6 +14,8 @@ use tollgate_base::clock::{self, Instant};
 use tollgate_base::{Error, Retry};
 use tollgate_body::{Body, Request};
 
+use crate::http1::Source;
+
 /// How far a request body has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Upload {
@@ -110,33 +112,47 @@ impl Drop for Outgoing {
     }
 }
 
-/// A request ready for a connection.
+/// A request ready for a connection that hyper drives.
 pub(crate) type Sendable = http::Request<Outgoing>;
 
-/// Wraps the body; the second part is there when it still has to come from somewhere.
-pub(crate) fn prepare(request: Request) -> (Sendable, Option<Rc<Progress>>) {
-    let (mut head, given) = request.into_parts();
+/// Gets a request ready: its length agrees with its body, and a body that is at hand is bytes from here. The second
+/// part is there when it still has to come from somewhere; the body itself is then taken out.
+pub(crate) fn prepare(request: &mut Request) -> (Source, Option<Rc<Progress>>) {
     // A document with edits is written here, once, and not each time somebody asks for its length.
-    let known = given.known_bytes();
-    let whole = known.is_some();
-    let body = known.map_or(given, Body::bytes);
-    agree_on_length(&mut head.headers, &body);
-    let progress = (!whole).then(|| {
-        Rc::new(Progress {
-            upload: Cell::new(Upload::Awaited),
-            failure: RefCell::default(),
-        })
-    });
-    let outgoing = Outgoing {
-        body,
-        progress: progress.clone(),
+    let source = match request.body().known_bytes() {
+        Some(bytes) => {
+            *request.body_mut() = Body::bytes(bytes.clone());
+            (Source::Whole(bytes), None)
+        }
+        None => {
+            let progress = Rc::new(Progress {
+                upload: Cell::new(Upload::Awaited),
+                failure: RefCell::default(),
+            });
+            let body = request.body_mut().take();
+            let outgoing = Outgoing {
+                body,
+                progress: Some(Rc::clone(&progress)),
+            };
+            (Source::Stream(outgoing), Some(progress))
+        }
     };
-    (http::Request::from_parts(head, outgoing), progress)
+    let exact = match &source.0 {
+        Source::Whole(bytes) => Some(bytes.len() as u64),
+        Source::Stream(outgoing) => outgoing.size_hint().exact(),
+    };
+    agree_on_length(request.headers_mut(), exact);
+    source
+}
+
+/// The request once more, as long as its body is at hand.
+pub(crate) fn once_more(request: &Request) -> Option<Source> {
+    request.body().known_bytes().map(Source::Whole)
 }
 
 /// A `content-length` that contradicts the body would frame the request wrongly: the body is right.
-fn agree_on_length(headers: &mut HeaderMap, body: &Body) {
-    let Some(exact) = body.size_hint().exact() else {
+fn agree_on_length(headers: &mut HeaderMap, exact: Option<u64>) {
+    let Some(exact) = exact else {
         return;
     };
     let Some(said) = headers.get(CONTENT_LENGTH) else {
@@ -149,6 +165,22 @@ fn agree_on_length(headers: &mut HeaderMap, body: &Body) {
     if !agrees {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(exact));
     }
+}
+
+/// As hyper sends it.
+pub(crate) fn sendable(request: &Request, source: Source) -> Sendable {
+    let outgoing = match source {
+        Source::Stream(outgoing) => outgoing,
+        Source::Whole(bytes) => Outgoing {
+            body: Body::bytes(bytes),
+            progress: None,
+        },
+    };
+    let mut sendable = http::Request::new(outgoing);
+    *sendable.method_mut() = request.method().clone();
+    *sendable.uri_mut() = request.uri().clone();
+    *sendable.headers_mut() = request.headers().clone();
+    sendable
 }
 
 /// HTTP/1.1: origin form, `Host` from the authority.
@@ -182,40 +214,4 @@ pub(crate) fn to_http2(request: &mut Sendable, tls: bool) {
         }
     }
     *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-}
-
-/// Enough of a request to send it once more.
-pub(crate) struct Spare(Sendable);
-
-impl Spare {
-    /// `None` when the body cannot be had twice.
-    pub(crate) fn of(request: &Sendable) -> Option<Self> {
-        let body = request.body().body.known_bytes()?;
-        Some(Self(sendable_like(request, body)))
-    }
-
-    pub(crate) fn into_request(self) -> Sendable {
-        self.0
-    }
-}
-
-/// A copy of a request whose body is at hand as a whole.
-pub(crate) fn copy(request: &Request) -> Option<Sendable> {
-    let body = request.body().known_bytes()?;
-    let mut copied = sendable_like(request, body);
-    let (head, outgoing) = (copied.headers_mut(), request.body());
-    agree_on_length(head, outgoing);
-    Some(copied)
-}
-
-fn sendable_like<B>(request: &http::Request<B>, body: Bytes) -> Sendable {
-    let mut copied = http::Request::new(Outgoing {
-        body: Body::bytes(body),
-        progress: None,
-    });
-    *copied.method_mut() = request.method().clone();
-    *copied.uri_mut() = request.uri().clone();
-    *copied.version_mut() = request.version();
-    *copied.headers_mut() = request.headers().clone();
-    copied
 }

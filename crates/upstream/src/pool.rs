@@ -295,7 +295,7 @@ impl Pool {
         let attempt = Attempt::new(endpoint);
         let counted = Counted::new(&self.counters);
         let dialed = self.dial(endpoint, offer).await?;
-        let connection = Http1::open(dialed, counted).await.map_err(handshake_failed)?;
+        let connection = Http1::open(dialed, counted);
         attempt.succeeded();
         Ok(Connected::Http1 {
             connection,
@@ -326,7 +326,7 @@ impl Pool {
         let dialed = self.dial(endpoint, Offer::Http2).await?;
         if dialed.chosen == Some(Chosen::Http1) {
             endpoint.chose_http1.set(true);
-            let connection = Http1::open(dialed, counted).await.map_err(handshake_failed)?;
+            let connection = Http1::open(dialed, counted);
             endpoint.put_back(connection);
         } else {
             let connection = Http2::open(dialed, self.tls.is_some(), counted)

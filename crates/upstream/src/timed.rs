@@ -15,8 +15,8 @@ use tollgate_base::{Error, Timer};
 use tollgate_observe::metrics::ClusterMetrics;
 
 use crate::alarm::Alarm;
-use crate::http1::earlier;
 use crate::timers::SendTimers;
+use crate::waiting::earlier;
 
 /// A body under its timers; a timer that runs out drops the inner body at once.
 pub(crate) struct TimedBody<B> {

@@ -19,13 +19,15 @@ use tollgate_snapshot::Cluster;
 use crate::balance;
 use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{self, DialFailure};
-use crate::http1::{Broken, Http1, Http1Body, Waiting, earlier};
+use crate::http1::{Answer, Fault, Http1, Http1Body, Source};
 use crate::http2::{Slot, StreamBody};
-use crate::outgoing::{self, Progress, Sendable, Spare};
+use crate::outgoing::{self, Progress, Sendable};
 use crate::pool::{Connected, Pool};
 use crate::shared::Shared;
 use crate::timed::TimedBody;
 use crate::timers::SendTimers;
+use crate::upgrade;
+use crate::waiting::{Broken, Waiting, earlier};
 
 /// How often idle connections are looked after.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -75,31 +77,29 @@ impl Upstreams {
     /// # Errors
     /// Before the head: 503 `UH`, `UF`, `UO`, `UC`, `UR`, 502 `UPE`, 504 of the timer that ran out, or the request
     /// body's own error. In the body: `upstream_cut` (`UC`) or a timer.
-    pub fn send<'a>(
-        &'a self,
-        cluster: &'a Arc<Cluster>,
-        request: Request,
-        timers: &'a SendTimers,
-        record: &'a Record,
-    ) -> impl Future<Output = Result<Response, Error>> + 'a {
-        self.attempt(cluster, request, None, timers, Some(record))
+    pub async fn send(
+        &self,
+        cluster: &Arc<Cluster>,
+        mut request: Request,
+        timers: &SendTimers,
+        record: &Record,
+    ) -> Result<Response, Error> {
+        self.attempt(cluster, &mut request, timers, Some(record)).await
     }
 
-    /// As [`Upstreams::send`], for a caller that keeps a copy to try again with: it is lent here for the case that a
-    /// connection that had been idle turns out to be closed, so that no second copy is made for each request. The
-    /// copy's body must be at hand as a whole.
+    /// As [`Upstreams::send`], for a caller that may try again: a request whose body is at hand as a whole is the same
+    /// afterwards; of any other the body is gone.
     ///
     /// # Errors
     /// As [`Upstreams::send`].
-    pub fn send_with_copy<'a>(
+    pub fn send_kept<'a>(
         &'a self,
         cluster: &'a Arc<Cluster>,
-        request: Request,
-        copy: Option<&'a Request>,
+        request: &'a mut Request,
         timers: &'a SendTimers,
         record: &'a Record,
     ) -> impl Future<Output = Result<Response, Error>> + 'a {
-        self.attempt(cluster, request, copy, timers, Some(record))
+        self.attempt(cluster, request, timers, Some(record))
     }
 
     /// The simple form, for call-outs of plugins: same pools, one time limit for the whole answer.
@@ -109,7 +109,7 @@ impl Upstreams {
     pub async fn call(
         &self,
         cluster: &Arc<Cluster>,
-        request: Request,
+        mut request: Request,
         timeout: Duration,
     ) -> Result<Response, Error> {
         let timers = SendTimers {
@@ -117,7 +117,7 @@ impl Upstreams {
             total_deadline: SendTimers::end_of(clock::now(), timeout),
             ..SendTimers::default()
         };
-        self.attempt(cluster, request, None, &timers, None).await
+        self.attempt(cluster, &mut request, &timers, None).await
     }
 
     /// Drops the pools of clusters that are not in `live`; connections in use end with their request.
@@ -189,25 +189,21 @@ impl Upstreams {
     async fn attempt(
         &self,
         cluster: &Arc<Cluster>,
-        request: Request,
-        copy: Option<&Request>,
+        request: &mut Request,
         timers: &SendTimers,
         record: Option<&Record>,
     ) -> Result<Response, Error> {
-        // A request is large, and a future's state is copied when it is handed on: it stays in one place from here.
-        let upgrade = wants_upgrade(&request);
-        let (sendable, progress) = outgoing::prepare(request);
-        let mut slot = Some(sendable);
+        let (source, progress) = outgoing::prepare(request);
         let attempt = Attempt {
             pool: self.pool(cluster),
             cluster,
-            copy,
+            request,
             timers,
             record,
             started: clock::now(),
         };
         attempt.admit()?;
-        let outcome = attempt.run(&mut slot, progress, upgrade).await;
+        let outcome = attempt.run(source, progress).await;
         if let Some(timer) = outcome.as_ref().err().and_then(Error::timer) {
             attempt.pool.counters.metrics.timed_out(timer);
         }
@@ -219,7 +215,7 @@ impl Upstreams {
 struct Attempt<'a> {
     pool: Rc<Pool>,
     cluster: &'a Cluster,
-    copy: Option<&'a Request>,
+    request: &'a Request,
     timers: &'a SendTimers,
     record: Option<&'a Record>,
     started: Instant,
@@ -243,19 +239,14 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// `request` is taken out once there is a connection for it.
-    async fn run(
-        &self,
-        request: &mut Option<Sendable>,
-        progress: Option<Rc<Progress>>,
-        upgrade: bool,
-    ) -> Result<Response, Error> {
+    async fn run(&self, source: Source, progress: Option<Rc<Progress>>) -> Result<Response, Error> {
         let endpoint = match self.pool.endpoints(self.started) {
             Some(endpoints) => self.choose(&endpoints)?,
             None => Box::pin(self.resolve()).await?,
         };
         let lease = Lease::new(Rc::clone(&endpoint), self.started);
         let mut waiting = Waiting::new(self.timers, progress);
+        let upgrade = wants_upgrade(self.request);
         let connected = match self.pool.open_connection(&endpoint, upgrade, self.started) {
             Some(connected) => connected,
             None => Box::pin(self.connect(&endpoint, upgrade)).await?,
@@ -263,13 +254,13 @@ impl Attempt<'_> {
         // The rarer ways are boxed: what they need would otherwise be carried about by every request.
         let response = match connected {
             Connected::Http1 { connection, .. } if upgrade => {
-                Box::pin(self.upgrade(*connection, request, &mut waiting, lease)).await
+                Box::pin(self.upgrade(*connection, source, &mut waiting, lease)).await
             }
             Connected::Http1 { connection, reused } => {
-                self.over_http1(connection, reused, request, &mut waiting, lease)
+                self.over_http1(connection, reused, source, &mut waiting, lease)
                     .await
             }
-            Connected::Http2(slot) => Box::pin(self.over_http2(slot, request, &mut waiting, lease)).await,
+            Connected::Http2(slot) => Box::pin(self.over_http2(slot, source, &mut waiting, lease)).await,
         }?;
         if let Some(record) = self.record {
             record.timings.request_sent.set(waiting.sent);
@@ -326,86 +317,68 @@ impl Attempt<'_> {
 
     async fn over_http1(
         &self,
-        connection: Box<Http1>,
+        mut connection: Box<Http1>,
         reused: bool,
-        slot: &mut Option<Sendable>,
+        source: Source,
         waiting: &mut Waiting<'_>,
         lease: Lease,
     ) -> Result<Response, Error> {
-        let Some(request) = slot else {
-            return Err(failure::closed_unsent(self.record));
+        self.note_connection(connection.peer, connection.local);
+        let broken = match connection.exchange(self.request, source, waiting).await {
+            Ok(answer) => return Ok(self.http1_response(answer, connection, waiting, lease)),
+            Err(broken) => broken,
         };
-        outgoing::to_http1(request);
-        let spare = match self.copy {
-            None if reused => Spare::of(request),
-            _ => None,
+        drop(connection);
+        let was_stale = match &broken {
+            Broken::NothingSent => reused,
+            Broken::Silent(fault) => reused && self.is_stale(fault),
+            _ => false,
         };
-        let mut used = connection;
-        self.note_connection(used.peer, used.local);
-        let again = match used.exchange(slot, waiting).await {
-            Ok(response) => return Ok(self.http1_response(response, used, waiting, lease)),
-            Err(Broken::Unsent(unsent)) if reused => *unsent,
-            Err(Broken::Exchange(cause)) if reused && self.is_stale(&cause) => {
-                match spare.map(Spare::into_request).or_else(|| self.copied()) {
-                    Some(again) => again,
-                    None => return Err(failure::broken(&cause, self.record)),
-                }
-            }
-            Err(broken) => return Err(broken.into_error(self.record)),
-        };
-        drop(used);
-        Box::pin(self.fresh_http1(again, waiting, lease)).await
-    }
-
-    /// The request once more, from the copy that was lent.
-    fn copied(&self) -> Option<Sendable> {
-        let mut again = outgoing::copy(self.copy?)?;
-        outgoing::to_http1(&mut again);
-        Some(again)
+        let whole = waiting.progress.is_none() && was_stale;
+        match outgoing::once_more(self.request).filter(|_| whole) {
+            Some(again) => Box::pin(self.fresh_http1(again, waiting, lease)).await,
+            None => Err(broken.into_error(self.record)),
+        }
     }
 
     /// The second and last try of a request that met a stale connection: always on a new one.
     async fn fresh_http1(
         &self,
-        request: Sendable,
+        source: Source,
         waiting: &mut Waiting<'_>,
         lease: Lease,
     ) -> Result<Response, Error> {
-        let mut slot = Some(request);
         let Connected::Http1 { mut connection, .. } = self.connect(lease.endpoint(), true).await? else {
             return Err(failure::closed_unsent(self.record));
         };
         self.note_connection(connection.peer, connection.local);
         waiting.sent = None;
-        match connection.exchange(&mut slot, waiting).await {
-            Ok(response) => Ok(self.http1_response(response, connection, waiting, lease)),
+        match connection.exchange(self.request, source, waiting).await {
+            Ok(answer) => Ok(self.http1_response(answer, connection, waiting, lease)),
             Err(broken) => Err(broken.into_error(self.record)),
         }
     }
 
     /// Whether the connection was closed while it was idle and we only found out by using it.
-    fn is_stale(&self, cause: &hyper::Error) -> bool {
-        failure::looks_stale(cause) && clock::now() < self.started + STALE_WITHIN
+    fn is_stale(&self, fault: &Fault) -> bool {
+        failure::looks_stale(fault) && clock::now() < self.started + STALE_WITHIN
     }
 
     fn http1_response(
         &self,
-        response: http::Response<Incoming>,
+        answer: Answer,
         connection: Box<Http1>,
         waiting: &mut Waiting<'_>,
         mut lease: Lease,
     ) -> Response {
-        let (head, incoming) = response.into_parts();
-        lease.answered(head.status);
-        if http_body::Body::is_end_stream(&incoming) {
-            lease.endpoint().put_back(connection);
-            return Response::from_parts(head, Body::empty());
-        }
-        let body = match Http1Body::new(incoming, connection, lease).settle() {
-            Err(whole) => Body::bytes(whole),
-            Ok(streaming) => self.timed(streaming, waiting),
+        lease.answered(answer.parts.status);
+        let (parts, body) = answer.into_body(connection, lease);
+        let body = match body.map(Http1Body::settle) {
+            None => Body::empty(),
+            Some(Err(whole)) => Body::bytes(whole),
+            Some(Ok(streaming)) => self.timed(streaming, waiting),
         };
-        Response::from_parts(head, body)
+        Response::from_parts(parts, body)
     }
 
     fn timed<B>(&self, body: B, waiting: &mut Waiting<'_>) -> Body
@@ -424,14 +397,12 @@ impl Attempt<'_> {
     async fn over_http2(
         &self,
         slot: Slot,
-        unsent: &mut Option<Sendable>,
+        source: Source,
         waiting: &mut Waiting<'_>,
         mut lease: Lease,
     ) -> Result<Response, Error> {
-        let Some(mut request) = unsent.take() else {
-            return Err(failure::closed_unsent(self.record));
-        };
         let connection = slot.connection();
+        let mut request = outgoing::sendable(self.request, source);
         outgoing::to_http2(&mut request, connection.tls);
         self.note_connection(connection.peer, connection.local);
         let (slot, response) = match connection.exchange(request, waiting).await {
@@ -473,18 +444,15 @@ impl Attempt<'_> {
     async fn upgrade(
         &self,
         connection: Http1,
-        slot: &mut Option<Sendable>,
+        source: Source,
         waiting: &mut Waiting<'_>,
         mut lease: Lease,
     ) -> Result<Response, Error> {
-        let Some(mut request) = slot.take() else {
-            return Err(failure::closed_unsent(self.record));
-        };
+        let mut request = outgoing::sendable(self.request, source);
         outgoing::to_http1(&mut request);
         self.note_connection(connection.peer, connection.local);
-        let Some((mut sender, driver)) = connection.into_upgradable() else {
-            return Err(failure::closed_unsent(self.record));
-        };
+        let opened = upgrade::open(connection).await;
+        let (mut sender, driver) = opened.map_err(|cause| failure::broken(&cause, self.record))?;
         let response = match waiting.answer(sender.try_send_request(request)).await {
             Ok(response) => response,
             Err(broken) => return Err(broken.into_error(self.record)),

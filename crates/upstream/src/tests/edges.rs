@@ -319,3 +319,160 @@ fn a_large_upload_streams_through() {
         assert_eq!(text(response).await.unwrap(), "1000");
     });
 }
+
+/// Bytes of an answer one at a time, each in a packet of its own.
+#[test]
+fn an_answer_byte_by_byte_is_the_same_answer() {
+    worker(false, async {
+        let server = Server::start(|mut peer, _| async move {
+            let answer = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nx: 1\r\ntransfer-encoding: chunked\r\n\r\n\
+                          5\r\nhello\r\n1;a=b\r\n!\r\n0\r\nx-t: 2\r\n\r\n";
+            while !peer.request().await.is_empty() {
+                for at in 0..answer.len() {
+                    peer.say(&answer[at..=at]).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+        .await;
+        let (upstreams, cluster) = (upstreams(), cluster(server.address));
+        for _ in 0..2 {
+            let response = send(&upstreams, &cluster, get("/")).await.unwrap();
+            assert_eq!(response.headers()["x"], "1");
+            let whole = response.into_body().collect().await.unwrap();
+            assert_eq!(whole.trailers().unwrap()["x-t"], "2");
+            assert_eq!(whole.to_bytes(), "hello!");
+        }
+        assert_eq!(server.connections(), 1);
+    });
+}
+
+/// Wherever an answer is cut, it is an error of the right kind and never an end.
+#[test]
+fn an_answer_cut_anywhere_is_never_whole() {
+    let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    let answer = format!("{head}3\r\nabc\r\n0\r\n\r\n");
+    for length in 0..answer.len() {
+        let part = answer[..length].to_owned();
+        worker(false, async move {
+            let server = Server::start(move |mut peer, _| {
+                let said = part.clone();
+                async move {
+                    peer.request().await;
+                    peer.say(&said).await;
+                }
+            })
+            .await;
+            let outcome = send(&upstreams(), &cluster(server.address), post("x")).await;
+            let error = match outcome {
+                Err(error) => {
+                    assert!(length < head.len(), "{length}");
+                    error
+                }
+                Ok(response) => text(response).await.err().unwrap(),
+            };
+            assert_eq!(error.flag(), Some(Flag::UpstreamCut), "{length}");
+            assert_eq!(error.fault(), Fault::Upstream, "{length}");
+        });
+    }
+}
+
+/// A server that has begun to answer has looked at the request: it is not sent once more.
+#[test]
+fn half_a_head_on_a_used_connection_is_not_tried_again() {
+    worker(false, async {
+        let server = Server::start(|mut peer, notes| async move {
+            loop {
+                let request = peer.request().await;
+                if request.is_empty() {
+                    return;
+                }
+                notes.borrow_mut().push(request);
+                if notes.borrow().len() == 2 {
+                    return peer.say("HTTP/1.1 200").await;
+                }
+                peer.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            }
+        })
+        .await;
+        let (upstreams, cluster) = (upstreams(), cluster(server.address));
+        send(&upstreams, &cluster, post("one")).await.unwrap();
+        let error = send(&upstreams, &cluster, post("two")).await.err().unwrap();
+        assert_eq!(error.flag(), Some(Flag::UpstreamCut));
+        assert_eq!(server.notes().len(), 2);
+    });
+}
+
+/// The answer of a server that refuses the upload and closes is delivered all the same.
+#[test]
+fn a_refusal_reaches_the_client_though_the_upload_broke() {
+    struct Endless;
+    impl http_body::Body for Endless {
+        type Data = bytes::Bytes;
+        type Error = Error;
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<bytes::Bytes>, Error>>> {
+            Poll::Ready(Some(Ok(Frame::data(bytes::Bytes::from_static(
+                &[b'x'; 16 * 1024],
+            )))))
+        }
+    }
+    worker(false, async {
+        let server = Server::start(|mut peer, _| async move {
+            peer.request().await;
+            peer.say("HTTP/1.1 413 Payload Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig")
+                .await;
+            // Reads on, as a server must that wants its answer to arrive.
+            peer.closed().await;
+        })
+        .await;
+        let mut request = post("");
+        *request.body_mut() = Body::boxed(Endless);
+        let response = send(&upstreams(), &cluster(server.address), request)
+            .await
+            .unwrap();
+        assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(text(response).await.unwrap(), "big");
+    });
+}
+
+/// An upload that is not what it promised leaves nothing behind that could be taken for the next request.
+#[test]
+fn an_upload_of_another_length_than_promised_fails() {
+    for (promised, sent) in [("5", &["on", "e"][..]), ("2", &["one"][..])] {
+        worker(false, async move {
+            let (sender, mut closed) = tokio::sync::mpsc::unbounded_channel();
+            let server = Server::start(move |mut peer, _| {
+                let sender = sender.clone();
+                async move {
+                    peer.closed().await;
+                    sender.send(()).unwrap();
+                }
+            })
+            .await;
+            let mut request = post("");
+            *request.body_mut() = Body::boxed(Stream::of(sent));
+            let value = promised.parse().unwrap();
+            request.headers_mut().insert("content-length", value);
+            let error = send(&upstreams(), &cluster(server.address), request).await.err();
+            assert_eq!(error.unwrap().retry(), tollgate_base::Retry::No);
+            closed.recv().await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_switch_of_protocols_that_nobody_asked_for_has_no_stream() {
+    worker(false, async {
+        let server = answering("HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\n\r\n").await;
+        let (upstreams, cluster) = (upstreams(), cluster(server.address));
+        for _ in 0..2 {
+            let response = send(&upstreams, &cluster, get("/")).await.unwrap();
+            assert_eq!(response.status(), 101);
+            assert_eq!(text(response).await.unwrap(), "");
+        }
+        assert_eq!(server.connections(), 2);
+    });
+}

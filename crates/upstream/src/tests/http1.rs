@@ -185,17 +185,18 @@ fn a_stale_connection_is_replaced_without_a_word() {
 }
 
 #[test]
-fn a_copy_that_was_lent_serves_for_the_replacement() {
+fn a_request_that_is_kept_serves_for_the_replacement() {
     worker(false, async {
         let server = forgetful().await;
         let (upstreams, cluster, noted) = (upstreams(), cluster(server.address), record());
         let timers = SendTimers::default();
         for body in ["one", "two"] {
-            let copy = post(body);
+            let mut request = post(body);
             let response = upstreams
-                .send_with_copy(&cluster, post(body), Some(&copy), &timers, &noted)
+                .send_kept(&cluster, &mut request, &timers, &noted)
                 .await
                 .unwrap();
+            assert_eq!(request.body().known_bytes().unwrap(), body);
             assert!(text(response).await.unwrap().starts_with("ok "));
         }
         let seen = server.notes();
