@@ -11,8 +11,9 @@ use std::path::Path;
 
 /// Folder names below `crates/`, from the ground up.
 const ORDER: &[&str] = &[
-    "base", "kinds", "body", "observe", "store", "plugin", "snapshot", "llm", "upstream", "modules", "wasm",
-    "plugins", "compile", "control", "proxy", "console", "mock-llm", "testkit", "tollgate",
+    "base", "kinds", "body", "observe", "store", "plugin", "snapshot", "ledger", "llm", "upstream",
+    "modules", "wasm", "plugins", "compile", "control", "proxy", "console", "mock-llm", "testkit",
+    "tollgate",
 ];
 
 /// Crates that tests of any layer may use.

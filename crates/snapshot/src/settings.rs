@@ -34,6 +34,48 @@ pub struct Settings {
     pub access_log: Arc<Format>,
     /// What tokens cost (`tollgate-prices`).
     pub prices: Arc<Prices>,
+    /// The usage ledger (`tollgate-ledger`).
+    pub ledger: Ledger,
+}
+
+/// What the usage ledger keeps, and where else its rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ledger {
+    /// Whether requests are entered at all (default true).
+    pub enable: bool,
+    /// How long.
+    pub retention: Retention,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        Self {
+            enable: true,
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// How long the ledger keeps what; `rows` ≤ `hours` ≤ `days`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// One row a request (30 days).
+    pub rows: Duration,
+    /// Sums by hour (90 days).
+    pub hours: Duration,
+    /// Sums by day (two years).
+    pub days: Duration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |days: u64| Duration::from_hours(24 * days);
+        Self {
+            rows: days(30),
+            hours: days(90),
+            days: days(730),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -52,6 +94,7 @@ impl Default for Settings {
             real_ip_header: false,
             access_log: Arc::new(Format::higress_default()),
             prices: Arc::default(),
+            ledger: Ledger::default(),
         }
     }
 }
