@@ -22,6 +22,8 @@ mod document_000;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod ledger;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod messages;

@@ -174,7 +174,9 @@ impl Start {
         if self.command == "run" {
             command.arg("--config").arg(self.directory.path().join("config"));
         }
-        command.arg("--data").arg(self.directory.path().join("data"));
+        if !self.arguments.iter().any(|given| given == "--data") {
+            command.arg("--data").arg(self.directory.path().join("data"));
+        }
         for (flag, value) in [
             ("--http", "127.0.0.1:0"),
             ("--https", "127.0.0.1:0"),
@@ -235,6 +237,12 @@ impl Gateway {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("config")
+    }
+
+    /// The directory that it writes to, unless `--data` was given.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
     }
 
     /// Writes a configuration file the way an editor does (new file, then rename) and waits until a generation that

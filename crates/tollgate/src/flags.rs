@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::Offset;
+use tollgate_ledger::Column;
 
 /// An AI gateway that reads Higress's YAML.
 #[derive(Debug, Parser)]
@@ -27,6 +32,8 @@ pub(crate) enum Command {
     Explain(ExplainFlags),
     /// Serve the mock LLM alone
     MockLlm(MockFlags),
+    /// What requests have used and cost: the usage ledger
+    Usage(UsageFlags),
     /// List the built-in plugins
     Plugins(PluginsFlags),
 }
@@ -191,6 +198,71 @@ pub(crate) struct MockFlags {
 }
 
 #[derive(Debug, Clone, Args)]
+pub(crate) struct DataFlags {
+    /// Directory that a gateway writes its state to
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "./tollgate-data",
+        env = "TOLLGATE_DATA"
+    )]
+    pub data: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UsageFlags {
+    #[command(flatten)]
+    pub data: DataFlags,
+    /// Sum by these columns instead of over all: consumer, route, model, model_requested, vendor, source, status,
+    /// termination, attempts, arm, conversation, currency, hour, day, month
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = sum_column, conflicts_with = "rows")]
+    pub by: Vec<Column>,
+    /// One line a request instead of sums
+    #[arg(long)]
+    pub rows: bool,
+    /// From this time on: an age (30m, 24h, 7d) or a date (2026-11-28, 2026-11-28T12:00:00Z)
+    #[arg(long, value_name = "AGE|DATE", value_parser = moment)]
+    pub since: Option<SystemTime>,
+    /// Before this time
+    #[arg(long, value_name = "AGE|DATE", value_parser = moment)]
+    pub until: Option<SystemTime>,
+    /// A JSON array of objects
+    #[arg(long, conflicts_with = "csv")]
+    pub json: bool,
+    /// Comma-separated, with a header
+    #[arg(long)]
+    pub csv: bool,
+}
+
+fn sum_column(name: &str) -> Result<Column, String> {
+    Column::to_sum_by(name).ok_or_else(|| {
+        let names: Vec<_> = Column::all_to_sum_by().map(|column| column.name).collect();
+        format!("expected one of {}", names.join(", "))
+    })
+}
+
+/// An age before now, or a date; without a time of day its midnight, without a zone UTC.
+fn moment(text: &str) -> Result<SystemTime, String> {
+    let expected = || "expected an age such as 30m, 24h, 7d, or a date such as 2026-11-28".to_owned();
+    if let Some((number, unit)) = text.split_at_checked(text.len().saturating_sub(1))
+        && let Some((_, seconds)) = UNITS.iter().find(|(name, _)| *name == unit)
+        && let Ok(number) = number.parse::<u64>()
+    {
+        let age = Duration::from_secs(number.checked_mul(*seconds).ok_or_else(expected)?);
+        return tollgate_base::clock::wall().checked_sub(age).ok_or_else(expected);
+    }
+    if let Ok(stamp) = text.parse::<Timestamp>() {
+        return Ok(stamp.into());
+    }
+    let civil = text.parse::<DateTime>().map_err(|_| expected())?;
+    let stamp = Offset::UTC.to_timestamp(civil).map_err(|_| expected())?;
+    Ok(stamp.into())
+}
+
+/// Units of an age, in seconds.
+const UNITS: [(&str, u64); 5] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
+
+#[derive(Debug, Clone, Args)]
 pub(crate) struct PluginsFlags {
     /// Machine-readable
     #[arg(long)]
@@ -242,6 +314,31 @@ mod tests {
         }
         for bad in ["", "loud", "hyper=loud", "="] {
             assert!(log_filter(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn moments() {
+        let at = |text: &str| moment(text).map(|time| Timestamp::try_from(time).unwrap().to_string());
+        assert_eq!(at("2026-11-28").as_deref(), Ok("2026-11-28T00:00:00Z"));
+        assert_eq!(at("2026-11-28T12:30").as_deref(), Ok("2026-11-28T12:30:00Z"));
+        assert_eq!(
+            at("2026-11-28T12:30:00+01:00").as_deref(),
+            Ok("2026-11-28T11:30:00Z")
+        );
+        assert!(moment("24h").unwrap() < moment("1m").unwrap());
+        for bad in [
+            "",
+            "h",
+            "24",
+            "-1h",
+            "1y",
+            "yesterday",
+            "2026-13-01",
+            "99999999999999999w",
+            "é",
+        ] {
+            assert!(moment(bad).is_err(), "{bad}");
         }
     }
 

@@ -12,6 +12,8 @@ use tollgate_base::shutdown::{self, Phase, Trigger};
 use tollgate_base::{Shutdown, task};
 use tollgate_console::admin::{self, Sight};
 use tollgate_control::{Controller, Directory, Status, Substitute, config_dump};
+use tollgate_ledger::Ledger;
+use tollgate_observe::{Books, Metrics};
 use tollgate_proxy::{Observers, Running};
 use tollgate_snapshot::{Live, Snapshot};
 use tollgate_upstream::{Override, Shared};
@@ -118,6 +120,8 @@ struct Gateway {
     status: watch::Receiver<Status>,
     running: Arc<Running>,
     observers: Observers,
+    ledger: Ledger,
+    live: Live,
     trigger: Trigger,
 }
 
@@ -128,8 +132,7 @@ impl Gateway {
         extras: Extras,
     ) -> Result<Self, Failure> {
         let (trigger, shutdown) = shutdown::channel();
-        let observers = Observers::start(&flags.access_log, |_| tollgate_observe::Books::default())
-            .map_err(|cause| format!("--access-log {}: {cause}", flags.access_log))?;
+        let (observers, ledger) = observers(flags)?;
         let live = Live::new(Snapshot::default());
         let changes = control.directory.watch();
         let (mut controller, status) = Controller::new(control, live.clone());
@@ -137,6 +140,7 @@ impl Gateway {
             .reload()
             .map_err(|cause| format!("--config: {cause}"))?;
         observers.configuration(first.generation, &first.rejected);
+        ledger.configure(live.load().settings.ledger.clone());
 
         let upstream = upstream(flags, &observers, extras.roots, &extras.resolve)?;
         let admin = bind(flags.admin.0).await?;
@@ -158,7 +162,7 @@ impl Gateway {
         }
         if let Some((listener, _)) = admin {
             let sight = View {
-                live,
+                live: live.clone(),
                 status: status.clone(),
                 observers: observers.clone(),
                 shutdown: shutdown.clone(),
@@ -174,6 +178,8 @@ impl Gateway {
             status,
             running,
             observers,
+            ledger,
+            live,
             trigger,
         })
     }
@@ -199,6 +205,7 @@ impl Gateway {
         match self.controller.reload() {
             Ok(status) => {
                 self.observers.configuration(status.generation, &status.rejected);
+                self.ledger.configure(self.live.load().settings.ledger.clone());
                 if let Err(cause) = self.running.published() {
                     tracing::error!(error = %cause, "a listener could not be opened");
                 }
@@ -233,9 +240,33 @@ impl Gateway {
         if !finished {
             drop(workers.await);
         }
-        let observers = self.observers.clone();
-        drop(tokio::task::spawn_blocking(move || observers.close(LAST_LINES)).await);
+        let (observers, ledger) = (self.observers.clone(), self.ledger.clone());
+        let close = move || {
+            observers.close(LAST_LINES);
+            ledger.close(LAST_LINES);
+        };
+        drop(tokio::task::spawn_blocking(close).await);
     }
+}
+
+/// Access log, metrics and ledger; with what consumers have used so far.
+fn observers(flags: &ServeFlags) -> Result<(Observers, Ledger), Failure> {
+    let mut started = Err("not asked for".to_owned());
+    let books = |metrics: &Metrics| match Ledger::start(&flags.data, metrics) {
+        Ok(ledger) => {
+            let books = ledger.books(&flags.data);
+            started = Ok(ledger);
+            books
+        }
+        Err(cause) => {
+            started = Err(cause.to_string());
+            Books::default()
+        }
+    };
+    let observers = Observers::start(&flags.access_log, books)
+        .map_err(|cause| format!("--access-log {}: {cause}", flags.access_log))?;
+    let ledger = started.map_err(|cause| format!("cannot start the usage ledger: {cause}"))?;
+    Ok((observers, ledger))
 }
 
 fn default_workers() -> usize {

@@ -11,6 +11,7 @@ mod gateway;
 mod mock;
 mod plugins;
 mod signals;
+mod usage;
 
 use std::process::ExitCode;
 
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Check(flags) => check::run(&flags),
         Command::Explain(flags) => explain::run(&flags),
         Command::MockLlm(flags) => mock::run(&flags).map_err(Failure::from),
+        Command::Usage(flags) => usage::run(&flags),
         Command::Plugins(flags) => plugins::run(&flags).map_err(Failure::from),
     };
     outcome.unwrap_or_else(|failure: Failure| failure.tell())
