@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
 use serde_json::{Map, Value};
-use tollgate_body::path::{self, PathValue};
+use tollgate_body::path::{self, Member, PathValue};
 use tollgate_observe::usage::Tokens;
 
 /// Where a model's name may stand.
@@ -122,9 +122,9 @@ impl Reading {
         for (into, names, extras) in details {
             let object = names.iter().find_map(|name| {
                 let mut places = objects.iter().filter_map(|place| place.as_ref());
-                places.find_map(|place| place.get(name).filter(PathValue::is_object))
+                places.find_map(|place| place.get(name).filter(|value| value.is_object()))
             });
-            for (key, value) in object.iter().flat_map(PathValue::entries) {
+            for (key, value) in object.into_iter().flat_map(PathValue::entries) {
                 if let Some(name) = key {
                     into.insert(name.text().into_owned(), value.int().into());
                 }
@@ -146,28 +146,86 @@ enum Side {
     Output,
 }
 
+/// The members of an object of usage, read once.
+struct Members<'t>(Vec<(Cow<'t, str>, PathValue<'t>)>);
+
+/// Members that are looked at; no vendor has as many.
+const MEMBER_LIMIT: usize = 64;
+
+impl<'t> Members<'t> {
+    fn of(value: Member<'t>) -> Option<Self> {
+        value.members().map(Self::collect)
+    }
+
+    fn made(value: PathValue<'t>) -> Option<Self> {
+        match value.into_raw() {
+            Cow::Borrowed(raw) if raw.starts_with('{') => Some(Self::collect(path::members(raw.as_bytes()))),
+            _ => None,
+        }
+    }
+
+    fn collect(all: path::Members<'t>) -> Self {
+        let all = all.take(MEMBER_LIMIT);
+        Self(all.map(|(key, member)| (key, member.value())).collect())
+    }
+
+    fn below(outer: Member<'t>) -> Option<Self> {
+        let mut all = outer.members()?;
+        all.find(|(key, _)| key == "usage")
+            .and_then(|(_, usage)| Self::of(usage))
+    }
+
+    /// The first member of this name.
+    fn get(&self, name: &str) -> Option<&PathValue<'t>> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+}
+
 /// The usage objects of a text.
+#[derive(Default)]
 struct Places<'t> {
     /// `usage`, also of a choice
-    top: Option<PathValue<'t>>,
+    top: Option<Members<'t>>,
     /// `response.usage`, of OpenAI Responses.
-    response: Option<PathValue<'t>>,
+    response: Option<Members<'t>>,
     /// `usageMetadata`, of Gemini.
-    gemini: Option<PathValue<'t>>,
+    gemini: Option<Members<'t>>,
     /// `message.usage`, of Anthropic's `message_start`.
-    message: Option<PathValue<'t>>,
+    message: Option<Members<'t>>,
 }
 
 impl<'t> Places<'t> {
     fn find(text: &'t [u8]) -> Option<Self> {
-        let object = |at: &str| path::get(text, at).filter(|value| value.is_object());
-        let found = Self {
+        let mut found = Self::default();
+        let mut choices = None;
+        let mut seen = 0_u8;
+        for (key, value) in path::members(text) {
+            let (bit, place) = match &*key {
+                "usage" => (1, &mut found.top),
+                "usageMetadata" => (2, &mut found.gemini),
+                "response" => (4, &mut found.response),
+                "message" => (8, &mut found.message),
+                "choices" => {
+                    choices.get_or_insert(value);
+                    continue;
+                }
+                _ => continue,
+            };
+            // Of a name that is there twice the first counts.
+            if seen & bit == 0 {
+                seen |= bit;
+                *place = if bit <= 2 {
+                    Members::of(value)
+                } else {
+                    Members::below(value)
+                };
+            }
+        }
+        if found.top.is_none() {
             // Moonshot and others put a stream's usage into its last choice.
-            top: object("usage").or_else(|| object("choices.0.usage")),
-            response: object("response.usage"),
-            gemini: object("usageMetadata"),
-            message: object("message.usage"),
-        };
+            let usage = choices.and_then(|choices| choices.get("0.usage"));
+            found.top = usage.and_then(Members::made);
+        }
         let any = found.top.is_some()
             || found.response.is_some()
             || found.gemini.is_some()

@@ -9,6 +9,7 @@
 
 mod escape;
 mod lex;
+mod members;
 mod modifier;
 mod multi;
 mod pattern;
@@ -21,6 +22,7 @@ mod tests;
 mod value;
 mod walk;
 
+pub use members::{Member, Members, members};
 pub use set::{remove, set_raw, set_str};
 pub use value::{Entries, PathValue, ValueKind};
 

@@ -20,6 +20,9 @@ pub(super) fn make<'t, 'p>(text: &'t [u8], path: &'p str, depth: usize) -> Outco
     if path.len() < 2 {
         return Outcome::Steps(path);
     }
+    if let Some(path) = from_end(text, path) {
+        return Outcome::Made(find(text, &path, depth + 1).value);
+    }
     let made = match path.as_bytes()[0] {
         b'@' => modify(text, path).map(|(made, behind)| go_on(made, behind, depth)),
         b'!' => {
@@ -42,6 +45,19 @@ pub(super) fn make<'t, 'p>(text: &'t [u8], path: &'p str, depth: usize) -> Outco
         _ => None,
     };
     made.map_or(Outcome::Steps(path), Outcome::Made)
+}
+
+/// `@reverse.0.x` of an array as `-1.x`: the last question is read so with every request, and the array may be long.
+fn from_end(text: &[u8], path: &str) -> Option<String> {
+    let behind = path.strip_prefix("@reverse.")?;
+    let digits = behind.bytes().take_while(u8::is_ascii_digit).count();
+    let (index, rest) = behind.split_at(digits);
+    let is_plain = rest.is_empty() || rest.starts_with('.');
+    if !is_plain || !text.trim_ascii_start().starts_with(b"[") {
+        return None;
+    }
+    let index: u32 = index.parse().ok()?;
+    Some(format!("-{}{rest}", u64::from(index) + 1))
 }
 
 fn modify<'t, 'p>(text: &'t [u8], path: &'p str) -> Option<(Cow<'t, str>, &'p str)> {

@@ -2,14 +2,20 @@
 //!
 //! Envoy escapes nothing in a TEXT format; a header with a quote breaks its JSON-shaped line. Here it cannot.
 
-/// Marks the bytes that may not be copied as they are: controls, quote, backslash, everything beyond ASCII.
-const CARE: [bool; 256] = {
+/// Marks the bytes of a text that may not be copied unseen: controls, quote, backslash, and the first bytes of the C1
+/// controls (U+0080 on) and of the two Unicode line ends.
+const LOOK: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0;
-    while byte < 256 {
-        table[byte] = byte < 0x20 || byte >= 0x7f || byte == b'"' as usize || byte == b'\\' as usize;
+    while byte < 0x20 {
+        table[byte] = true;
         byte += 1;
     }
+    table[b'"' as usize] = true;
+    table[b'\\' as usize] = true;
+    table[0x7f] = true;
+    table[0xc2] = true;
+    table[0xe2] = true;
     table
 };
 
@@ -34,33 +40,45 @@ pub(super) fn plain(raw: &[u8], out: &mut Vec<u8>) {
 }
 
 fn escape(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
-    let mut rest = raw;
-    loop {
-        let clean = rest
-            .iter()
-            .position(|byte| CARE[usize::from(*byte)])
-            .unwrap_or(rest.len());
-        let (head, tail) = rest.split_at(clean);
-        out.extend_from_slice(head);
-        let Some(first) = tail.first() else { return };
-        if !first.is_ascii() {
-            return beyond_ascii(tail, out, quotes);
-        }
-        one(char::from(*first), out, quotes);
-        rest = tail.get(1..).unwrap_or_default();
-    }
-}
-
-#[cold]
-fn beyond_ascii(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
     for chunk in raw.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            one(character, out, quotes);
-        }
+        escape_text(chunk.valid(), out, quotes);
         if !chunk.invalid().is_empty() {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
+}
+
+fn escape_text(text: &str, out: &mut Vec<u8>, quotes: bool) {
+    let mut rest = text;
+    loop {
+        let (clean, tail) = rest.split_at(clean_length(rest.as_bytes()));
+        out.extend_from_slice(clean.as_bytes());
+        let mut characters = tail.chars();
+        let Some(first) = characters.next() else { return };
+        one(first, out, quotes);
+        rest = characters.as_str();
+    }
+}
+
+/// Bytes of a text in front of the first that [`LOOK`] marks. Values grow to the size of an LLM's answer: blocks
+/// without any are passed over as a whole, in a loop that compiles to vector instructions.
+fn clean_length(text: &[u8]) -> usize {
+    let (blocks, _) = text.as_chunks::<16>();
+    let is_clean = |block: &&[u8; 16]| {
+        let look = |byte: u8| {
+            (byte < 0x20)
+                | (byte == b'"')
+                | (byte == b'\\')
+                | (byte == 0x7f)
+                | (byte == 0xc2)
+                | (byte == 0xe2)
+        };
+        !block.iter().fold(false, |any, byte| any | look(*byte))
+    };
+    let passed = blocks.iter().take_while(is_clean).count() * 16;
+    let rest = text.get(passed..).unwrap_or_default();
+    let length = rest.iter().position(|byte| LOOK[usize::from(*byte)]);
+    passed + length.unwrap_or(rest.len())
 }
 
 fn one(character: char, out: &mut Vec<u8>, quotes: bool) {
@@ -95,24 +113,15 @@ fn unicode(character: char, out: &mut Vec<u8>) {
     }
 }
 
-/// Marks the bytes at which `is_json_inside` must look closer: what CARE marks below 0x80, and the first bytes of the
-/// C1 controls (U+0080 on) and of the two Unicode line ends.
-const LOOK: [bool; 256] = {
-    let mut table = CARE;
-    let mut byte = 0x80;
-    while byte < 256 {
-        table[byte] = byte == 0xc2 || byte == 0xe2;
-        byte += 1;
-    }
-    table
-};
-
 /// Whether `raw` can stand between two quotes as it is: its producer has escaped it already. Such values grow to the
 /// size of an LLM's answer, so this looks at bytes, not at characters.
 pub(super) fn is_json_inside(raw: &str) -> bool {
     let mut rest = raw.as_bytes();
-    while let Some(position) = rest.iter().position(|byte| LOOK[usize::from(*byte)]) {
-        let tail = rest.get(position..).unwrap_or_default();
+    loop {
+        let tail = rest.get(clean_length(rest)..).unwrap_or_default();
+        if tail.is_empty() {
+            return true;
+        }
         let length = match tail {
             [b'\\', b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
             [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => 6,
@@ -123,7 +132,6 @@ pub(super) fn is_json_inside(raw: &str) -> bool {
         };
         rest = tail.get(length..).unwrap_or_default();
     }
-    true
 }
 
 #[cfg(test)]

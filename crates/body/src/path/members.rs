@@ -1,0 +1,132 @@
+//! The members of an object, one after the other: for readers of several of them, who would else walk as often.
+
+use std::borrow::Cow;
+
+use super::value::{PathValue, ValueKind};
+use super::{escape, lex};
+
+/// The members of the object that `json` is, in their order and as leniently as [`super::get`] reads it; nothing if
+/// it is none.
+pub fn members(json: &[u8]) -> Members<'_> {
+    let open = memchr::memchr2(b'{', b'[', json);
+    let inside = open.filter(|at| json.get(*at) == Some(&b'{'));
+    Members {
+        text: json,
+        position: inside.map_or(json.len(), |at| at + 1),
+    }
+}
+
+/// See [`members`]: each key, and its value as it is written.
+#[derive(Debug, Clone)]
+pub struct Members<'a> {
+    text: &'a [u8],
+    position: usize,
+}
+
+impl<'a> Iterator for Members<'a> {
+    type Item = (Cow<'a, str>, Member<'a>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.text.get(self.position..)?;
+        let quote = self.position + rest.iter().position(|byte| matches!(byte, b'"' | b'}'))?;
+        if self.text.get(quote) == Some(&b'}') {
+            self.position = self.text.len();
+            return None;
+        }
+        let key_end = lex::string_end(self.text, quote + 1)?;
+        let begin = lex::next_value(self.text, key_end)?;
+        let end = lex::value_end(self.text, begin)?;
+        self.position = end;
+        let key = match crate::to_text(self.text.get(quote..key_end)?) {
+            Cow::Borrowed(key) => escape::content(key),
+            Cow::Owned(key) => Cow::Owned(escape::content(&key).into_owned()),
+        };
+        let raw = self.text.get(begin.at..end)?;
+        Some((
+            key,
+            Member {
+                raw,
+                kind: begin.kind,
+            },
+        ))
+    }
+}
+
+/// A member's value where it lies.
+#[derive(Debug, Clone, Copy)]
+pub struct Member<'a> {
+    raw: &'a [u8],
+    kind: ValueKind,
+}
+
+impl<'a> Member<'a> {
+    /// Its members, if it is an object.
+    #[must_use]
+    pub fn members(self) -> Option<Members<'a>> {
+        (self.raw.first() == Some(&b'{')).then(|| members(self.raw))
+    }
+
+    /// What a path leads to in it.
+    #[must_use]
+    pub fn get(self, path: &str) -> Option<PathValue<'a>> {
+        super::get(self.raw, path)
+    }
+
+    /// As a value.
+    #[must_use]
+    pub fn value(self) -> PathValue<'a> {
+        PathValue::slice(self.kind, self.raw)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Vec<(String, String)> {
+        let all = members(json.as_bytes());
+        all.map(|(key, member)| (key.into_owned(), member.value().raw().to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn each_member_is_what_a_path_leads_to() {
+        let json = r#" {"a":1,"b\u0063" : {"x":[1,2]},"d":"e}\"","a":null} "}" "#;
+        let all = read(json);
+        let expected = [
+            ("a", "1"),
+            ("bc", r#"{"x":[1,2]}"#),
+            ("d", r#""e}\"""#),
+            ("a", "null"),
+        ];
+        assert_eq!(
+            all.iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect::<Vec<_>>(),
+            expected
+        );
+        for (key, value) in all.get(..3).unwrap() {
+            assert_eq!(crate::path::get(json, key).unwrap().raw(), value);
+        }
+        let nested = members(json.as_bytes()).nth(1).unwrap().1;
+        assert_eq!(nested.members().unwrap().count(), 1);
+        assert_eq!(nested.get("x.1").unwrap().raw(), "2");
+    }
+
+    #[test]
+    fn what_is_broken_is_read_as_far_as_it_goes() {
+        for (json, count) in [
+            ("", 0),
+            ("[{\"a\":1}]", 0),
+            ("nothing", 0),
+            ("{", 0),
+            ("{\"a\"", 0),
+            ("{\"a\":1", 1),
+            ("{\"a\":{\"b\":1", 1),
+            ("{\"a\":\"", 0),
+            ("data: {\"a\":1}", 1),
+        ] {
+            assert_eq!(read(json).len(), count, "{json}");
+        }
+    }
+}
