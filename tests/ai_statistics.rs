@@ -1,16 +1,14 @@
 //! `ai-statistics` through the binary: the documents' outputs, and sums that agree however streams end.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tollgate_mock_llm::{Options, Tls};
-use tollgate_testkit::client::{self, post_json, send};
+use tollgate_testkit::client::send;
 use tollgate_testkit::process::Gateway;
 
 use crate::support::{
-    CHAT, CHAT_PATH, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
     wasm_plugin,
 };
 
@@ -248,148 +246,4 @@ async fn usage_is_right_in_every_shape_that_vendors_send() {
     let (answer, line) = scene.chat("429", CHAT_STREAM).await;
     assert_eq!(answer.status, 429);
     assert_eq!(ai_log(&line).get("input_token"), None);
-}
-
-/// A fixed sequence of numbers that look random.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
-/// What happens to one stream.
-#[derive(Debug)]
-struct Fate {
-    fault: String,
-    /// The client leaves after so many bytes.
-    leaves_after: Option<usize>,
-}
-
-fn fate(numbers: &mut Numbers) -> Fate {
-    let after = numbers.below(30);
-    let fault = match numbers.below(8) {
-        0 => format!("cut;after={after};how=close"),
-        1 => format!("cut;after={after};how=reset"),
-        2 => format!("cut;after={after};how=end"),
-        3 => format!("cut-in-data;after={after};how=reset;at={}", numbers.below(40)),
-        4 => "usage-absent".to_owned(),
-        5 => "usage-after-done".to_owned(),
-        _ => String::new(),
-    };
-    let leaves = numbers.below(2) == 0;
-    Fate {
-        fault,
-        leaves_after: leaves.then(|| usize::try_from(numbers.below(6000)).unwrap()),
-    }
-}
-
-async fn meet(address: std::net::SocketAddr, fate: Fate) -> String {
-    let (request, id) = ordered(&fate.fault, CHAT_STREAM);
-    let mut opening = client::open(address, request).await.unwrap();
-    let mut read = 0;
-    while fate.leaves_after.is_none_or(|limit| read < limit) {
-        match opening.next().await {
-            Some(Ok(data)) => read += data.len(),
-            Some(Err(_)) | None => break,
-        }
-    }
-    id
-}
-
-#[tokio::test]
-async fn log_and_metrics_agree_to_the_token_however_streams_end() {
-    const STREAMS: usize = 1000;
-    let options = Options {
-        pace: Duration::from_millis(2),
-        ..Options::default()
-    };
-    let scene = scene(
-        options,
-        wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
-    );
-    let told = send(scene.mock.addr(), post_json(CHAT_PATH, CHAT))
-        .await
-        .unwrap()
-        .json()["usage"]
-        .clone();
-    let mut numbers = Numbers(4);
-    let fates: Vec<Fate> = (0..STREAMS).map(|_| fate(&mut numbers)).collect();
-    let address = scene.gateway.http;
-    let ids: Vec<String> = futures_util::stream::iter(fates)
-        .map(|fate| meet(address, fate))
-        .buffer_unordered(32)
-        .collect()
-        .await;
-    let mut sums: BTreeMap<(String, &str), u64> = BTreeMap::new();
-    let mut endings: BTreeMap<String, u64> = BTreeMap::new();
-    for id in &ids {
-        let line = scene.gateway.line_of(id);
-        let log = ai_log(&line);
-        *endings
-            .entry(line["termination"].as_str().unwrap().to_owned())
-            .or_default() += 1;
-        let source = log
-            .get("usage_source")
-            .and_then(Value::as_str)
-            .unwrap_or("provider")
-            .to_owned();
-        let [input, output] = ["input_token", "output_token"]
-            .map(|name| log[name].as_u64().unwrap_or_else(|| panic!("{line}")));
-        if source == "provider" {
-            assert_eq!(
-                (&json!(input), &json!(output)),
-                (&told["prompt_tokens"], &told["completion_tokens"]),
-                "{line}"
-            );
-        }
-        assert_eq!(
-            (&line["input_token"], &line["output_token"]),
-            (&json!(input.to_string()), &json!(output.to_string()))
-        );
-        *sums.entry((source.clone(), "input")).or_default() += input;
-        *sums.entry((source, "output")).or_default() += output;
-    }
-    let lines = scene.gateway.log.all();
-    assert_eq!(lines.len(), STREAMS, "one line a stream");
-    for ending in ["completed", "client_gone", "upstream_cut"] {
-        assert!(
-            endings.get(ending).is_some_and(|count| *count > 20),
-            "{endings:?}"
-        );
-    }
-    let series = usage_series(&scene.gateway).await;
-    for ((source, direction), sum) in &sums {
-        let name = format!("tollgate_usage_tokens_total{{source=\"{source}\",type=\"{direction}\"}}");
-        assert_eq!(series[&name], *sum, "{name} {endings:?}");
-    }
-    for direction in ["input", "output"] {
-        let logged: u64 = sums
-            .iter()
-            .filter(|entry| entry.0.1 == direction)
-            .map(|entry| *entry.1)
-            .sum();
-        for family in [
-            format!("route_upstream_model_{direction}_token{{"),
-            format!("route_upstream_model_consumer_metric_{direction}_token{{"),
-        ] {
-            let counted: u64 = series
-                .iter()
-                .filter(|entry| entry.0.starts_with(&family))
-                .map(|entry| *entry.1)
-                .sum();
-            assert_eq!(counted, logged, "{family} {endings:?}");
-        }
-    }
-    let requests: u64 = series
-        .iter()
-        .filter(|entry| entry.0.contains("llm_duration_count"))
-        .map(|entry| *entry.1)
-        .sum();
-    assert_eq!(requests, STREAMS as u64);
 }

@@ -2,6 +2,8 @@
 //! only at what a client, an operator or the vendor sees. They run in parallel and share nothing.
 
 #[cfg(test)]
+mod aborted_streams;
+#[cfg(test)]
 mod accounts;
 #[cfg(test)]
 mod admin;

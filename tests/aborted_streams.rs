@@ -1,0 +1,228 @@
+//! Ten thousand streams, each ended at a random byte by client or vendor, or not at all: what the log, the counters and
+//! the vendor say of their tokens is the same, to the token.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tollgate_mock_llm::Options;
+use tollgate_testkit::client::{self, send};
+
+use crate::support::{
+    CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    wasm_plugin,
+};
+
+const STREAMS: usize = 10_000;
+/// Streams open at the same time.
+const AT_ONCE: usize = 48;
+/// Lengths of answers, in tokens.
+const LENGTHS: std::ops::Range<u64> = 1..16;
+/// About as many bytes as the longest answer has.
+const BYTES: u64 = 4000;
+
+const LOG: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: higress-config
+  namespace: higress-system
+data:
+  mesh: |
+    accessLogFormat: |
+      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","input":"%FILTER_STATE(wasm.input_token:PLAIN)%","output":"%FILTER_STATE(wasm.output_token:PLAIN)%","termination":"%TOLLGATE(termination)%"}
+"#;
+
+/// A fixed sequence of numbers that look random.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// What happens to one stream.
+#[derive(Debug)]
+struct Fate {
+    length: u64,
+    fault: String,
+    /// The client leaves after so many bytes.
+    leaves_after: Option<u64>,
+}
+
+impl Fate {
+    fn of(numbers: &mut Numbers) -> Self {
+        let length = LENGTHS.start + numbers.below(LENGTHS.end - LENGTHS.start);
+        let after = numbers.below(length + 3);
+        let more = match numbers.below(10) {
+            0 => format!(",cut;after={after};how=close"),
+            1 => format!(",cut;after={after};how=reset"),
+            2 => format!(",cut;after={after};how=end"),
+            3 => format!(",cut-in-data;after={after};how=reset;at={}", numbers.below(40)),
+            4 => ",usage-absent".to_owned(),
+            5 => ",usage-after-done".to_owned(),
+            6 => ",usage-cumulative".to_owned(),
+            _ => String::new(),
+        };
+        let leaves = numbers.below(3) == 0;
+        Self {
+            length,
+            fault: format!("tokens;n={length}{more}"),
+            leaves_after: leaves.then(|| numbers.below(BYTES)),
+        }
+    }
+
+    async fn meet(self, address: SocketAddr) -> (String, u64) {
+        let (request, id) = ordered(&self.fault, CHAT_STREAM);
+        let mut opening = client::open(address, request).await.unwrap();
+        let mut read = 0;
+        while self.leaves_after.is_none_or(|limit| read < limit) {
+            match opening.next().await {
+                Some(Ok(data)) => read += data.len() as u64,
+                Some(Err(_)) | None => break,
+            }
+        }
+        (id, self.length)
+    }
+}
+
+/// Sums by `source` and direction.
+type Sums = BTreeMap<(String, &'static str), u64>;
+
+/// What the log says, checked line by line against what the vendor sends.
+struct Logged {
+    sums: Sums,
+    endings: BTreeMap<String, u32>,
+}
+
+impl Logged {
+    fn of(lines: &[String], lengths: &BTreeMap<String, u64>, told: &BTreeMap<u64, Value>) -> Self {
+        let mut logged = Self {
+            sums: Sums::new(),
+            endings: BTreeMap::new(),
+        };
+        for line in lines {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let length = lengths[line["id"].as_str().unwrap()];
+            logged.line(&line, &told[&length]);
+        }
+        logged
+    }
+
+    fn line(&mut self, line: &Value, told: &Value) {
+        let ending = line["termination"].as_str().unwrap().to_owned();
+        *self.endings.entry(ending).or_default() += 1;
+        let log: Value = serde_json::from_str(line["ai_log"].as_str().unwrap()).unwrap_or_default();
+        let Some(input) = log["input_token"].as_u64() else {
+            // Left before there was an answer.
+            assert_eq!(line["input"], "-", "{line}");
+            return;
+        };
+        let output = log["output_token"].as_u64().unwrap();
+        let source = log["usage_source"].as_str().unwrap_or("provider").to_owned();
+        if source == "provider" {
+            assert_eq!(json!(input), told["prompt_tokens"], "{line}");
+            assert!(output <= told["completion_tokens"].as_u64().unwrap(), "{line}");
+            if line["termination"] == "completed" {
+                assert_eq!(json!(output), told["completion_tokens"], "{line}");
+            }
+        }
+        assert_eq!(
+            (&line["input"], &line["output"]),
+            (&json!(input.to_string()), &json!(output.to_string()))
+        );
+        *self.sums.entry((source.clone(), "input")).or_default() += input;
+        *self.sums.entry((source, "output")).or_default() += output;
+    }
+
+    fn total(&self, direction: &str) -> u64 {
+        let all = self.sums.iter().filter(|entry| entry.0.1 == direction);
+        all.map(|entry| entry.1).sum()
+    }
+}
+
+/// The sum of a family's series whose labels hold `label`.
+fn counted(page: &str, family: &str, label: &str) -> u64 {
+    let family = format!("{family}{{");
+    let lines = page
+        .lines()
+        .filter(|line| line.starts_with(&family) && line.contains(label));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+fn scene() -> Scene {
+    let mock = mock(Options {
+        pace: Duration::from_micros(200),
+        ..Options::default()
+    });
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
+        wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
+        LOG.to_owned(),
+    ]);
+    Scene {
+        gateway: gateway().file("scene.yaml", &text).unwrap().go().unwrap(),
+        mock,
+    }
+}
+
+/// The usage that the vendor sends with an answer of each length.
+async fn told(scene: &Scene) -> BTreeMap<u64, Value> {
+    let mut told = BTreeMap::new();
+    for length in LENGTHS {
+        let (request, _) = ordered(&format!("tokens;n={length}"), CHAT);
+        let answer = send(scene.mock.addr(), request).await.unwrap();
+        told.insert(length, answer.json()["usage"].clone());
+    }
+    told
+}
+
+#[tokio::test]
+async fn log_counters_and_vendor_agree_to_the_token_however_streams_end() {
+    let scene = scene();
+    let told = told(&scene).await;
+    let mut numbers = Numbers(4);
+    let fates: Vec<Fate> = (0..STREAMS).map(|_| Fate::of(&mut numbers)).collect();
+    let address = scene.gateway.http;
+    let lengths: BTreeMap<String, u64> = futures_util::stream::iter(fates)
+        .map(|fate| fate.meet(address))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let log = &scene.gateway.log;
+    log.wait_until(|lines| (lines.len() >= STREAMS).then_some(()))
+        .unwrap_or_else(|_| panic!("{} lines only", log.all().len()));
+    let lines = log.all();
+    assert_eq!(lines.len(), STREAMS, "one line a stream");
+    let logged = Logged::of(&lines, &lengths, &told);
+    for ending in ["completed", "client_gone", "upstream_cut"] {
+        assert!(logged.endings[ending] > 500, "{:?}", logged.endings);
+    }
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    for source in ["provider", "estimated", "counted"] {
+        for direction in ["input", "output"] {
+            let labels = format!("source=\"{source}\",type=\"{direction}\"");
+            let sum = logged.sums.get(&(source.to_owned(), direction)).copied();
+            let total = counted(&page, "tollgate_usage_tokens_total", &labels);
+            assert_eq!(total, sum.unwrap_or(0), "{labels} {:?}", logged.endings);
+        }
+    }
+    for direction in ["input", "output"] {
+        for family in ["route_upstream_model", "route_upstream_model_consumer_metric"] {
+            let family = format!("{family}_{direction}_token");
+            assert_eq!(counted(&page, &family, ""), logged.total(direction), "{family}");
+        }
+    }
+    let settled = counted(&page, "tollgate_requests_total", "");
+    assert_eq!(settled, STREAMS as u64);
+}
