@@ -81,7 +81,11 @@ fn string(text: &str, out: &mut String) {
 /// Bytes in front of the first that may be escaped; blocks without any are passed over as a whole.
 fn clean_length(text: &[u8]) -> usize {
     let (blocks, _) = text.as_chunks::<16>();
-    let is_clean = |block: &&[u8; 16]| !block.iter().fold(false, |any, byte| any | may_be_escaped(*byte));
+    // Not a `bool`: folded as a number the comparisons compile to vector instructions.
+    let is_clean = |block: &&[u8; 16]| {
+        let marks = block.iter().map(|byte| u8::from(may_be_escaped(*byte)));
+        marks.fold(0, |any, mark| any | mark) == 0
+    };
     let passed = blocks.iter().take_while(is_clean).count() * 16;
     let rest = text.get(passed..).unwrap_or_default();
     let length = rest.iter().position(|byte| may_be_escaped(*byte));

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use serde_json::{Map, Value};
-use tollgate_body::path::{self, Member, PathValue};
+use serde_json::Value;
+use tollgate_body::path::{self, Member};
 use tollgate_observe::usage::Tokens;
 
 /// Where a model's name may stand.
@@ -21,17 +21,54 @@ const MODEL_PATHS: [&str; 5] = [
 ];
 /// Where an answer's id may stand.
 const ID_PATHS: [&str; 4] = ["id", "response.id", "responseId", "message.id"];
+const INPUT_DETAILS: [Name; 3] = [Name::PromptDetails, Name::InputDetails, Name::GeminiPromptDetails];
+const OUTPUT_DETAILS: [Name; 3] = [
+    Name::CompletionDetails,
+    Name::OutputDetails,
+    Name::GeminiCandidatesDetails,
+];
 /// Members of the usage that Higress shows among the details, by their own names or another.
-const INPUT_EXTRAS: [(&str, &str); 4] = [
-    ("cachedContentTokenCount", "cached_content_token_count"),
-    ("toolUsePromptTokenCount", "tool_use_prompt_token_count"),
-    ("cache_creation_input_tokens", "cache_creation_input_tokens"),
-    ("cache_read_input_tokens", "cache_read_input_tokens"),
+const EXTRAS: &[(Name, Side, &str)] = &[
+    (Name::GeminiCached, Side::Input, "cached_content_token_count"),
+    (Name::GeminiToolUse, Side::Input, "tool_use_prompt_token_count"),
+    (Name::CacheCreation, Side::Input, "cache_creation_input_tokens"),
+    (Name::CacheRead, Side::Input, "cache_read_input_tokens"),
+    (Name::GeminiThoughts, Side::Output, "thoughts_token_count"),
+    (Name::GeneratedImages, Side::Output, "generated_images"),
 ];
-const OUTPUT_EXTRAS: [(&str, &str); 2] = [
-    ("thoughtsTokenCount", "thoughts_token_count"),
-    ("generated_images", "generated_images"),
-];
+
+/// Counts beside the sums, as the vendor names them; few, so that they are looked through.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Details(Vec<(Box<str>, i64)>);
+
+/// Details that are kept; no vendor has as many.
+const DETAIL_LIMIT: usize = 64;
+
+impl Details {
+    fn insert(&mut self, name: &str, count: i64) {
+        if let Some((_, old)) = self.0.iter_mut().find(|(known, _)| **known == *name) {
+            *old = count;
+        } else if self.0.len() < DETAIL_LIMIT {
+            self.0.push((name.into(), count));
+        }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<i64> {
+        self.0
+            .iter()
+            .find(|(known, _)| **known == *name)
+            .map(|(_, count)| *count)
+    }
+
+    /// As an object; `None` if there are none.
+    pub(crate) fn to_object(&self) -> Option<Value> {
+        let members = self
+            .0
+            .iter()
+            .map(|(name, count)| (name.to_string(), Value::from(*count)));
+        (!self.0.is_empty()).then(|| Value::Object(members.collect()))
+    }
+}
 
 /// What has been read so far; a stream reports piecemeal.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -41,9 +78,9 @@ pub(crate) struct Reading {
     /// More must follow: only the opening event of an Anthropic stream has told anything.
     pub(crate) provisional: bool,
     /// Details of the input as the vendor names them.
-    pub(crate) input_details: Map<String, Value>,
+    pub(crate) input_details: Details,
     /// Details of the output as the vendor names them.
-    pub(crate) output_details: Map<String, Value>,
+    pub(crate) output_details: Details,
 }
 
 impl Reading {
@@ -62,9 +99,9 @@ impl Reading {
         let input = latest(Side::Input, earlier.input);
         let output = latest(Side::Output, earlier.output);
         self.add_details(&found);
-        let of = |details: &Map<String, Value>, names: &[&str]| {
-            let known = names.iter().find_map(|name| details.get(*name));
-            known.and_then(Value::as_u64)
+        let of = |details: &Details, names: &[&str]| {
+            let known = names.iter().find_map(|name| details.get(name));
+            known.and_then(|count| u64::try_from(count).ok())
         };
         let anthropic_cached = of(&self.input_details, &["cache_read_input_tokens"]);
         let cached = anthropic_cached
@@ -74,7 +111,7 @@ impl Reading {
                     &["cached_tokens", "cached_content_token_count"],
                 )
             })
-            .or_else(|| found.own("prompt_cache_hit_tokens"))
+            .or_else(|| found.top.uint(Name::CacheHit))
             .unwrap_or(earlier.cached);
         let cache_written =
             of(&self.input_details, &["cache_creation_input_tokens"]).unwrap_or(earlier.cache_written);
@@ -99,41 +136,29 @@ impl Reading {
 
     fn add_details(&mut self, found: &Places<'_>) {
         let objects = [&found.top, &found.response, &found.gemini];
-        let details = [
-            (
-                &mut self.input_details,
-                [
-                    "prompt_tokens_details",
-                    "input_tokens_details",
-                    "promptTokensDetails",
-                ],
-                INPUT_EXTRAS.as_slice(),
-            ),
-            (
-                &mut self.output_details,
-                [
-                    "completion_tokens_details",
-                    "output_tokens_details",
-                    "candidatesTokensDetails",
-                ],
-                OUTPUT_EXTRAS.as_slice(),
-            ),
-        ];
-        for (into, names, extras) in details {
+        for (into, names) in [
+            (&mut self.input_details, INPUT_DETAILS),
+            (&mut self.output_details, OUTPUT_DETAILS),
+        ] {
             let object = names.iter().find_map(|name| {
-                let mut places = objects.iter().filter_map(|place| place.as_ref());
-                places.find_map(|place| place.get(name).filter(|value| value.is_object()))
+                let mut places = objects.iter();
+                places.find_map(|place| place.get(*name)?.members())
             });
-            for (key, value) in object.into_iter().flat_map(PathValue::entries) {
-                if let Some(name) = key {
-                    into.insert(name.text().into_owned(), value.int().into());
-                }
+            for (key, value) in object.into_iter().flatten().take(DETAIL_LIMIT) {
+                into.insert(&String::from_utf8_lossy(&key), value.value().int());
             }
-            let all = objects.into_iter().chain([&found.message]).flatten();
-            for place in all {
-                for (from, to) in extras {
-                    let value = place.get(from).filter(|value| value.int() > 0);
-                    into.extend(value.map(|value| ((*to).to_owned(), Value::from(value.int()))));
+        }
+        for place in objects.into_iter().chain([&found.message]) {
+            for (name, details, shown) in EXTRAS {
+                let Some(count) = place.get(*name).map(|value| value.value().int()) else {
+                    continue;
+                };
+                let into = match details {
+                    Side::Input => &mut self.input_details,
+                    Side::Output => &mut self.output_details,
+                };
+                if count > 0 {
+                    into.insert(shown, count);
                 }
             }
         }
@@ -146,38 +171,105 @@ enum Side {
     Output,
 }
 
-/// The members of an object of usage, read once.
-struct Members<'t>(Vec<(Cow<'t, str>, PathValue<'t>)>);
+/// Members of usage that are read.
+#[derive(Debug, Clone, Copy)]
+enum Name {
+    PromptTokens,
+    CompletionTokens,
+    InputTokens,
+    OutputTokens,
+    TotalTokens,
+    CacheHit,
+    PromptDetails,
+    CompletionDetails,
+    InputDetails,
+    OutputDetails,
+    CacheCreation,
+    CacheRead,
+    GeneratedImages,
+    GeminiPrompt,
+    GeminiCandidates,
+    GeminiTotal,
+    GeminiCached,
+    GeminiToolUse,
+    GeminiThoughts,
+    GeminiPromptDetails,
+    GeminiCandidatesDetails,
+}
+
+/// How many names there are.
+const NAMES: usize = Name::GeminiCandidatesDetails as usize + 1;
+
+impl Name {
+    fn of(key: &[u8]) -> Option<Self> {
+        Some(match key {
+            b"prompt_tokens" => Self::PromptTokens,
+            b"completion_tokens" => Self::CompletionTokens,
+            b"input_tokens" => Self::InputTokens,
+            b"output_tokens" => Self::OutputTokens,
+            b"total_tokens" => Self::TotalTokens,
+            b"prompt_cache_hit_tokens" => Self::CacheHit,
+            b"prompt_tokens_details" => Self::PromptDetails,
+            b"completion_tokens_details" => Self::CompletionDetails,
+            b"input_tokens_details" => Self::InputDetails,
+            b"output_tokens_details" => Self::OutputDetails,
+            b"cache_creation_input_tokens" => Self::CacheCreation,
+            b"cache_read_input_tokens" => Self::CacheRead,
+            b"generated_images" => Self::GeneratedImages,
+            b"promptTokenCount" => Self::GeminiPrompt,
+            b"candidatesTokenCount" => Self::GeminiCandidates,
+            b"totalTokenCount" => Self::GeminiTotal,
+            b"cachedContentTokenCount" => Self::GeminiCached,
+            b"toolUsePromptTokenCount" => Self::GeminiToolUse,
+            b"thoughtsTokenCount" => Self::GeminiThoughts,
+            b"promptTokensDetails" => Self::GeminiPromptDetails,
+            b"candidatesTokensDetails" => Self::GeminiCandidatesDetails,
+            _ => return None,
+        })
+    }
+}
+
+/// An object of usage, read in one walk.
+#[derive(Default)]
+struct Members<'t> {
+    is_there: bool,
+    named: [Option<Member<'t>>; NAMES],
+}
 
 /// Members that are looked at; no vendor has as many.
-const MEMBER_LIMIT: usize = 64;
+const MEMBER_LIMIT: usize = 256;
 
 impl<'t> Members<'t> {
-    fn of(value: Member<'t>) -> Option<Self> {
-        value.members().map(Self::collect)
-    }
-
-    fn made(value: PathValue<'t>) -> Option<Self> {
-        match value.into_raw() {
-            Cow::Borrowed(raw) if raw.starts_with('{') => Some(Self::collect(path::members(raw.as_bytes()))),
-            _ => None,
+    fn of(value: Member<'t>) -> Self {
+        let Some(all) = value.members() else {
+            return Self::default();
+        };
+        let mut found = Self {
+            is_there: true,
+            ..Self::default()
+        };
+        for (key, member) in all.take(MEMBER_LIMIT) {
+            // Of a name that is there twice the first counts.
+            if let Some(slot) = Name::of(&key).and_then(|name| found.named.get_mut(name as usize)) {
+                slot.get_or_insert(member);
+            }
         }
+        found
     }
 
-    fn collect(all: path::Members<'t>) -> Self {
-        let all = all.take(MEMBER_LIMIT);
-        Self(all.map(|(key, member)| (key, member.value())).collect())
+    fn below(outer: Member<'t>) -> Self {
+        let usage = outer
+            .members()
+            .and_then(|mut all| all.find(|(key, _)| **key == *b"usage"));
+        usage.map(|(_, usage)| Self::of(usage)).unwrap_or_default()
     }
 
-    fn below(outer: Member<'t>) -> Option<Self> {
-        let mut all = outer.members()?;
-        all.find(|(key, _)| key == "usage")
-            .and_then(|(_, usage)| Self::of(usage))
+    fn get(&self, name: Name) -> Option<Member<'t>> {
+        self.named.get(name as usize).copied().flatten()
     }
 
-    /// The first member of this name.
-    fn get(&self, name: &str) -> Option<&PathValue<'t>> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value)
+    fn uint(&self, name: Name) -> Option<u64> {
+        self.get(name).map(|value| value.value().uint())
     }
 }
 
@@ -185,13 +277,13 @@ impl<'t> Members<'t> {
 #[derive(Default)]
 struct Places<'t> {
     /// `usage`, also of a choice
-    top: Option<Members<'t>>,
+    top: Members<'t>,
     /// `response.usage`, of OpenAI Responses.
-    response: Option<Members<'t>>,
+    response: Members<'t>,
     /// `usageMetadata`, of Gemini.
-    gemini: Option<Members<'t>>,
+    gemini: Members<'t>,
     /// `message.usage`, of Anthropic's `message_start`.
-    message: Option<Members<'t>>,
+    message: Members<'t>,
 }
 
 impl<'t> Places<'t> {
@@ -201,11 +293,11 @@ impl<'t> Places<'t> {
         let mut seen = 0_u8;
         for (key, value) in path::members(text) {
             let (bit, place) = match &*key {
-                "usage" => (1, &mut found.top),
-                "usageMetadata" => (2, &mut found.gemini),
-                "response" => (4, &mut found.response),
-                "message" => (8, &mut found.message),
-                "choices" => {
+                b"usage" => (1, &mut found.top),
+                b"usageMetadata" => (2, &mut found.gemini),
+                b"response" => (4, &mut found.response),
+                b"message" => (8, &mut found.message),
+                b"choices" => {
                     choices.get_or_insert(value);
                     continue;
                 }
@@ -221,27 +313,24 @@ impl<'t> Places<'t> {
                 };
             }
         }
-        if found.top.is_none() {
+        if !found.top.is_there {
             // Moonshot and others put a stream's usage into its last choice.
-            let usage = choices.and_then(|choices| choices.get("0.usage"));
-            found.top = usage.and_then(Members::made);
+            let first = choices.and_then(Member::first_element);
+            found.top = first.map(Members::below).unwrap_or_default();
         }
-        let any = found.top.is_some()
-            || found.response.is_some()
-            || found.gemini.is_some()
-            || found.message.is_some();
-        any.then_some(found)
+        let places = [&found.top, &found.response, &found.gemini, &found.message];
+        places.iter().any(|place| place.is_there).then_some(found)
     }
 
     fn is_opening(&self) -> bool {
-        self.message.is_some() && self.top.is_none()
+        self.message.is_there && !self.top.is_there
     }
 
     /// The first of Higress's paths that is there.
     fn count(&self, side: Side) -> Option<u64> {
         let (openai, anthropic, gemini) = match side {
-            Side::Input => ("prompt_tokens", "input_tokens", "promptTokenCount"),
-            Side::Output => ("completion_tokens", "output_tokens", "candidatesTokenCount"),
+            Side::Input => (Name::PromptTokens, Name::InputTokens, Name::GeminiPrompt),
+            Side::Output => (Name::CompletionTokens, Name::OutputTokens, Name::GeminiCandidates),
         };
         let places = [
             (&self.top, openai),
@@ -250,25 +339,17 @@ impl<'t> Places<'t> {
             (&self.gemini, gemini),
             (&self.message, anthropic),
         ];
-        places
-            .into_iter()
-            .find_map(|(place, name)| place.as_ref()?.get(name).map(|value| value.uint()))
+        places.into_iter().find_map(|(place, name)| place.uint(name))
     }
 
     fn total(&self) -> Option<u64> {
         let places = [
-            (&self.top, "total_tokens"),
-            (&self.response, "total_tokens"),
-            (&self.gemini, "totalTokenCount"),
+            (&self.top, Name::TotalTokens),
+            (&self.response, Name::TotalTokens),
+            (&self.gemini, Name::GeminiTotal),
         ];
-        let told = places
-            .into_iter()
-            .find_map(|(place, name)| place.as_ref()?.get(name).map(|value| value.uint()));
+        let told = places.into_iter().find_map(|(place, name)| place.uint(name));
         told.filter(|total| *total > 0)
-    }
-
-    fn own(&self, name: &str) -> Option<u64> {
-        self.top.as_ref()?.get(name).map(|value| value.uint())
     }
 }
 
@@ -321,9 +402,12 @@ mod tests {
         ]);
         assert_eq!(counts(&openai), (100, 50, 150));
         assert_eq!((openai.tokens.cached, openai.tokens.reasoning), (80, 25));
-        assert_eq!(Value::from(openai.input_details), json!({"cached_tokens": 80}));
         assert_eq!(
-            Value::from(openai.output_details),
+            openai.input_details.to_object().unwrap(),
+            json!({"cached_tokens": 80})
+        );
+        assert_eq!(
+            openai.output_details.to_object().unwrap(),
             json!({"reasoning_tokens": 25})
         );
         let gemini = read(&[
@@ -331,14 +415,14 @@ mod tests {
         ]);
         assert_eq!(counts(&gemini), (4, 6, 15));
         assert_eq!(
-            Value::from(gemini.output_details),
+            gemini.output_details.to_object().unwrap(),
             json!({"thoughts_token_count": 5})
         );
         let anthropic =
             read(&[r#"{"usage":{"input_tokens":10,"output_tokens":20,"cache_read_input_tokens":5}}"#]);
         assert_eq!(counts(&anthropic), (10, 20, 35));
         assert_eq!(
-            Value::from(anthropic.input_details),
+            anthropic.input_details.to_object().unwrap(),
             json!({"cache_read_input_tokens": 5})
         );
         let responses = read(&[

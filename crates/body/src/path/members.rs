@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::lex;
 use super::value::{PathValue, ValueKind};
-use super::{escape, lex};
+use crate::json::unescape;
 
 /// The members of the object that `json` is, in their order and as leniently as [`super::get`] reads it; nothing if
 /// it is none.
@@ -16,7 +17,7 @@ pub fn members(json: &[u8]) -> Members<'_> {
     }
 }
 
-/// See [`members`]: each key, and its value as it is written.
+/// See [`members`]: each key without its escapes, and its value as it is written.
 #[derive(Debug, Clone)]
 pub struct Members<'a> {
     text: &'a [u8],
@@ -24,7 +25,7 @@ pub struct Members<'a> {
 }
 
 impl<'a> Iterator for Members<'a> {
-    type Item = (Cow<'a, str>, Member<'a>);
+    type Item = (Cow<'a, [u8]>, Member<'a>);
 
     fn next(&mut self) -> Option<Self::Item> {
         let rest = self.text.get(self.position..)?;
@@ -37,9 +38,10 @@ impl<'a> Iterator for Members<'a> {
         let begin = lex::next_value(self.text, key_end)?;
         let end = lex::value_end(self.text, begin)?;
         self.position = end;
-        let key = match crate::to_text(self.text.get(quote..key_end)?) {
-            Cow::Borrowed(key) => escape::content(key),
-            Cow::Owned(key) => Cow::Owned(escape::content(&key).into_owned()),
+        let written = self.text.get(quote + 1..key_end - 1)?;
+        let key = match written.contains(&b'\\') {
+            false => Cow::Borrowed(written),
+            true => Cow::Owned(unescape(&crate::to_text(written)).into_owned().into_bytes()),
         };
         let raw = self.text.get(begin.at..end)?;
         Some((
@@ -66,6 +68,19 @@ impl<'a> Member<'a> {
         (self.raw.first() == Some(&b'{')).then(|| members(self.raw))
     }
 
+    /// Its first element, if it is an array of any.
+    #[must_use]
+    pub fn first_element(self) -> Option<Self> {
+        let inside = self.raw.strip_prefix(b"[")?;
+        let begin = lex::next_value(inside, 0)?;
+        let end = lex::value_end(inside, begin)?;
+        let raw = inside.get(begin.at..end)?;
+        Some(Self {
+            raw,
+            kind: begin.kind,
+        })
+    }
+
     /// What a path leads to in it.
     #[must_use]
     pub fn get(self, path: &str) -> Option<PathValue<'a>> {
@@ -85,8 +100,11 @@ mod tests {
 
     fn read(json: &str) -> Vec<(String, String)> {
         let all = members(json.as_bytes());
-        all.map(|(key, member)| (key.into_owned(), member.value().raw().to_owned()))
-            .collect()
+        all.map(|(key, member)| {
+            let key = String::from_utf8(key.into_owned()).unwrap();
+            (key, member.value().raw().to_owned())
+        })
+        .collect()
     }
 
     #[test]
@@ -111,6 +129,9 @@ mod tests {
         let nested = members(json.as_bytes()).nth(1).unwrap().1;
         assert_eq!(nested.members().unwrap().count(), 1);
         assert_eq!(nested.get("x.1").unwrap().raw(), "2");
+        let list = nested.members().unwrap().next().unwrap().1;
+        assert_eq!(list.first_element().unwrap().value().raw(), "1");
+        assert!(nested.first_element().is_none());
     }
 
     #[test]

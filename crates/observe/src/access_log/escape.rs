@@ -73,7 +73,9 @@ fn clean_length(text: &[u8]) -> usize {
                 | (byte == 0xc2)
                 | (byte == 0xe2)
         };
-        !block.iter().fold(false, |any, byte| any | look(*byte))
+        // Not a `bool`: only as numbers the comparisons compile to vector instructions.
+        let marks = block.iter().map(|byte| u8::from(look(*byte)));
+        marks.fold(0, |any, mark| any | mark) == 0
     };
     let passed = blocks.iter().take_while(is_clean).count() * 16;
     let rest = text.get(passed..).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tollgate_body::{Request, Response, path};
 use tollgate_observe::{Ending, Record};
 use tollgate_plugin::Exchange;
@@ -20,6 +20,7 @@ use super::request::{body_value, spans};
 use super::settlement;
 use super::stream::StreamValues;
 use crate::answer_watch::{self, Observer, Watch, Weight};
+use crate::token_usage::Details;
 
 /// One exchange under observation; shared by the answer's body and the settlement.
 #[derive(Debug)]
@@ -168,15 +169,13 @@ impl Answer {
 
     /// The value of a built-in that comes from usage alone.
     fn detail(&self, built_in: Option<BuiltIn>) -> Option<Value> {
-        let count =
-            |details: &Map<String, Value>, name: &str| details.get(name).cloned().unwrap_or(Value::Null);
-        let text = |details: &Map<String, Value>| {
-            if details.is_empty() {
-                return Value::Null;
+        let count = |details: &Details, name: &str| details.get(name).map_or(Value::Null, Value::from);
+        let text = |details: &Details| match details.to_object() {
+            Some(mut object) => {
+                object.sort_all_objects();
+                Value::String(object.to_string())
             }
-            let mut sorted = Value::Object(details.clone());
-            sorted.sort_all_objects();
-            Value::String(sorted.to_string())
+            None => Value::Null,
         };
         let reading = &self.watch.reading;
         Some(match built_in? {

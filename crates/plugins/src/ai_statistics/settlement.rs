@@ -120,9 +120,6 @@ fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &Answer) 
     let Some(source) = usage.source else { return };
     let tokens = usage.tokens;
     let model = usage.model_name().unwrap_or("unknown");
-    let details = |details: &serde_json::Map<String, Value>| {
-        (!details.is_empty()).then(|| Value::Object(details.clone()))
-    };
     let members = [
         ("model", Some(Value::from(model))),
         ("input_token", Some(tokens.input.into())),
@@ -130,11 +127,11 @@ fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &Answer) 
         ("total_token", Some(tokens.total.into())),
         (
             "input_token_details",
-            details(&answer.watch.reading.input_details),
+            answer.watch.reading.input_details.to_object(),
         ),
         (
             "output_token_details",
-            details(&answer.watch.reading.output_details),
+            answer.watch.reading.output_details.to_object(),
         ),
     ];
     for (name, value) in members {
