@@ -17,9 +17,9 @@ GATEWAY = 'tollgate'
 class Row:
     """One line of the table: a figure of the gateway, set against a peer's or standing alone."""
 
-    def __init__(self, key, title, unit, limit, figure, peer=None, guarded=True):
+    def __init__(self, key, title, unit, limit, figure, peer=None, guarded=True, gateway=GATEWAY):
         self.key, self.title, self.unit, self.limit = key, title, unit, limit
-        self.figure, self.peer, self.guarded = figure, peer, guarded
+        self.figure, self.peer, self.guarded, self.gateway = figure, peer, guarded, gateway
 
 
 def at(*path):
@@ -58,6 +58,10 @@ ROWS = [
     Row('transit_hyper_stream', 'transit of an event, p50', 'µs', 1.3, at('paced', 'hop_us', 'p50'), 'hyper-stream'),
     Row('first_event_hyper_stream', 'time to first event, p50', 'µs', 1.3, at('paced', 'ttft_us', 'p50'), 'hyper-stream'),
     Row('added_p50_envoy', 'added latency at 300 requests/s, p50', 'µs', 1.0, added_p50, 'envoy'),
+    Row('told_request', 'CPU a request, with ai-statistics, ledger and JSON log', 'µs', 1.15, at('max', 'us_per_request'),
+        'tollgate-bare', gateway='tollgate-told'),
+    Row('told_event', 'CPU a streamed event, the same', 'µs', 1.2, at('paced', 'us_per_event'),
+        'tollgate-bare', gateway='tollgate-told'),
     Row('idle_mb', 'memory idle, 100 routes', 'MB', 25, at('idle_mb')),
     Row('load_mb', 'memory under 64 connections', 'MB', 40, at('max', 'rss_mb')),
     Row('stream_kb', 'memory of an open stream', 'KB', 30, stream_kb),
@@ -77,7 +81,7 @@ def by_run(records):
 
 def summary(row, runs):
     """What the row shows: medians of the gateway's and the peer's figure, and what is held against the limit."""
-    own = [row.figure(run, GATEWAY) for run in runs]
+    own = [row.figure(run, row.gateway) for run in runs]
     if row.peer is None:
         return {'own': statistics.median(own), 'peer': None, 'judged': statistics.median(own)}
     peers = [row.figure(run, row.peer) for run in runs]

@@ -1,8 +1,10 @@
-//! Ten thousand streams, each ended at a random byte by client or vendor, or not at all: what the log, the counters and
-//! the vendor say of their tokens is the same, to the token.
+//! Ten thousand streams, each ended at a random byte by client or vendor, or not at all: what the log, the counters, the
+//! ledger and the vendor say of their tokens is the same, to the token.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -11,7 +13,7 @@ use tollgate_mock_llm::Options;
 use tollgate_testkit::client::{self, send};
 
 use crate::support::{
-    CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
     wasm_plugin,
 };
 
@@ -92,11 +94,16 @@ impl Fate {
     }
 }
 
+/// Source, input and output of one request, and how it ended.
+type Told = (Option<String>, u64, u64, String);
+
 /// Sums by `source` and direction.
 type Sums = BTreeMap<(String, &'static str), u64>;
 
 /// What the log says, checked line by line against what the vendor sends.
 struct Logged {
+    /// Of each request: source, input, output, how it ended.
+    requests: BTreeMap<String, Told>,
     sums: Sums,
     endings: BTreeMap<String, u32>,
 }
@@ -104,6 +111,7 @@ struct Logged {
 impl Logged {
     fn of(lines: &[String], lengths: &BTreeMap<String, u64>, told: &BTreeMap<u64, Value>) -> Self {
         let mut logged = Self {
+            requests: BTreeMap::new(),
             sums: Sums::new(),
             endings: BTreeMap::new(),
         };
@@ -117,11 +125,13 @@ impl Logged {
 
     fn line(&mut self, line: &Value, told: &Value) {
         let ending = line["termination"].as_str().unwrap().to_owned();
-        *self.endings.entry(ending).or_default() += 1;
+        *self.endings.entry(ending.clone()).or_default() += 1;
+        let id = line["id"].as_str().unwrap().to_owned();
         let log: Value = serde_json::from_str(line["ai_log"].as_str().unwrap()).unwrap_or_default();
         let Some(input) = log["input_token"].as_u64() else {
             // Left before there was an answer.
             assert_eq!(line["input"], "-", "{line}");
+            self.requests.insert(id, (None, 0, 0, ending));
             return;
         };
         let output = log["output_token"].as_u64().unwrap();
@@ -137,6 +147,8 @@ impl Logged {
             (&line["input"], &line["output"]),
             (&json!(input.to_string()), &json!(output.to_string()))
         );
+        self.requests
+            .insert(id, (Some(source.clone()), input, output, ending));
         *self.sums.entry((source.clone(), "input")).or_default() += input;
         *self.sums.entry((source, "output")).or_default() += output;
     }
@@ -158,7 +170,31 @@ fn counted(page: &str, family: &str, label: &str) -> u64 {
         .sum()
 }
 
-fn scene() -> Scene {
+/// What the ledger says, by request.
+fn ledger(data: &Path) -> BTreeMap<String, Told> {
+    let output = Command::new(BINARY)
+        .args(["usage", "--rows", "--json", "--data"])
+        .arg(data)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows.len(), STREAMS, "one row a stream");
+    let told = |row: Value| {
+        let text = |name: &str| row[name].as_str().map(str::to_owned);
+        let count = |name: &str| row[name].as_u64().unwrap_or_default();
+        let told = (
+            text("source"),
+            count("input"),
+            count("output"),
+            text("termination").unwrap(),
+        );
+        (text("request_id").unwrap(), told)
+    };
+    rows.into_iter().map(told).collect()
+}
+
+fn scene(data: &Path) -> Scene {
     let mock = mock(Options {
         pace: Duration::from_micros(200),
         ..Options::default()
@@ -171,7 +207,12 @@ fn scene() -> Scene {
         LOG.to_owned(),
     ]);
     Scene {
-        gateway: gateway().file("scene.yaml", &text).unwrap().go().unwrap(),
+        gateway: gateway()
+            .option("--data", data.display())
+            .file("scene.yaml", &text)
+            .unwrap()
+            .go()
+            .unwrap(),
         mock,
     }
 }
@@ -188,8 +229,9 @@ async fn told(scene: &Scene) -> BTreeMap<u64, Value> {
 }
 
 #[tokio::test]
-async fn log_counters_and_vendor_agree_to_the_token_however_streams_end() {
-    let scene = scene();
+async fn log_counters_ledger_and_vendor_agree_to_the_token_however_streams_end() {
+    let data = tempfile::tempdir().unwrap();
+    let scene = scene(data.path());
     let told = told(&scene).await;
     let mut numbers = Numbers(4);
     let fates: Vec<Fate> = (0..STREAMS).map(|_| Fate::of(&mut numbers)).collect();
@@ -225,4 +267,10 @@ async fn log_counters_and_vendor_agree_to_the_token_however_streams_end() {
     }
     let settled = counted(&page, "tollgate_requests_total", "");
     assert_eq!(settled, STREAMS as u64);
+    scene.gateway.signal("TERM").unwrap();
+    assert!(scene.gateway.wait().unwrap().success());
+    let ledger = ledger(data.path());
+    for (id, told) in &logged.requests {
+        assert_eq!(ledger.get(id), Some(told), "{id}");
+    }
 }
