@@ -36,9 +36,10 @@ lint: check ## the above, and licences, sources and advisories of all dependenci
 	@if cargo deny fetch db; then cargo deny check advisories; \
 	else echo 'make lint: advisories NOT checked: their database is out of reach' >&2; fi
 
-setup: ## the vendors' SDKs and whatever else the tests need
+setup: ## the vendors' SDKs, compiled plugins and whatever else the tests need
 	@scripts/setup build
 	@scripts/setup clients
+	@scripts/setup wasm
 
 bench: bench-build ## measure beside the peers; fails when a figure got more than 15 % worse
 	python3 bench/bench.py --runs $(RUNS)
