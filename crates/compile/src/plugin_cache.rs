@@ -3,7 +3,7 @@
 //!
 //! Holds no plugin alive: one that the generation in force no longer uses is gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -25,10 +25,11 @@ impl fmt::Debug for PluginCache {
     }
 }
 
-/// What makes two plugins the same: object, place in it, built-in and config.
+/// What makes two plugins the same: object with its extensions, place in it, built-in and config.
 #[derive(PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     object: String,
+    extensions: BTreeMap<String, String>,
     field: String,
     row: &'static str,
     global: Option<String>,
@@ -45,12 +46,21 @@ impl Key {
     ) -> Self {
         Self {
             object: format!("{}/{}", plugin.metadata.namespace, plugin.metadata.name),
+            extensions: extensions(plugin),
             field: field.to_owned(),
             row: row.name,
             global: global.map(Value::to_string),
             rule: rule.map(Value::to_string),
         }
     }
+}
+
+/// The annotations of ours on an object.
+pub(crate) fn extensions(plugin: &WasmPlugin) -> BTreeMap<String, String> {
+    let all = plugin.metadata.annotations.iter();
+    all.filter(|(name, _)| name.starts_with("tollgate.dev/"))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 struct Cached {

@@ -18,7 +18,7 @@ use tollgate_plugins::table::{ParseContext, Row};
 
 use crate::failed::Failed;
 use crate::image::{self, Runtime};
-use crate::plugin_cache::Key;
+use crate::plugin_cache::{Key, extensions};
 use crate::rules::{self, Config, Scope};
 use crate::{Input, origin, templates};
 
@@ -242,7 +242,7 @@ impl<'a> Compiler<'a, '_> {
         let row = builtin?;
         let key = Key::new(self.plugin, row, &config.field, global, rule);
         let (parsed, warnings) = self.input.options.cache.get_or_parse(key, || {
-            let context = ParseContext::default();
+            let context = ParseContext::with_annotations(extensions(self.plugin));
             let parsed = (row.parse)(global, rule, &context);
             (parsed, context.take_warnings())
         });

@@ -5,8 +5,8 @@
 
 use tollgate_base::clock::Instant;
 
-/// Where the token counts come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Where the token counts come from. The later in this list, the less certain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
     /// The vendor's own report.
     Provider,
@@ -56,11 +56,29 @@ pub struct Tokens {
     pub reasoning: u64,
 }
 
+impl std::ops::AddAssign for Tokens {
+    fn add_assign(&mut self, more: Self) {
+        let sums = [
+            (&mut self.input, more.input),
+            (&mut self.output, more.output),
+            (&mut self.total, more.total),
+            (&mut self.cached, more.cached),
+            (&mut self.cache_written, more.cache_written),
+            (&mut self.reasoning, more.reasoning),
+        ];
+        for (sum, amount) in sums {
+            *sum = sum.saturating_add(amount);
+        }
+    }
+}
+
 /// What is known of one exchange's use of a model.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// The counts; all 0 while `source` is `None`.
+    /// The counts, those of all rounds together; all 0 while `source` is `None`.
     pub tokens: Tokens,
+    /// What rounds besides the passing answer have cost; part of `tokens`.
+    rounds: Rounds,
     /// Where they come from; `None`: there are none.
     pub source: Option<Source>,
     /// More reports must follow before the counts are the vendor's last word (Anthropic's `message_start`).
@@ -85,11 +103,29 @@ pub struct Usage {
     pub answers: u32,
 }
 
+/// Requests that a plugin made of its own, to repair an answer or to use a tool.
+#[derive(Debug, Default)]
+struct Rounds {
+    tokens: Tokens,
+    /// `None`: there were none.
+    source: Option<Source>,
+    /// The model that answered them.
+    model: Option<Box<str>>,
+    /// The passing answer is made by the plugin: all that was spent is in here, and nothing it says is a report.
+    closed: bool,
+}
+
 impl Usage {
-    /// A new answer begins: what an earlier attempt of the same exchange left is forgotten, except what was asked.
+    /// A new answer begins: what an earlier attempt of the same exchange left is forgotten, except what was asked and
+    /// what rounds have cost.
     pub fn begin(&mut self, streamed: bool) {
         let asked = self.model_requested.take();
+        let rounds = std::mem::take(&mut self.rounds);
         *self = Self {
+            tokens: rounds.tokens,
+            source: rounds.source,
+            model: rounds.model.clone(),
+            rounds,
             model_requested: asked,
             streamed,
             answered: true,
@@ -100,23 +136,56 @@ impl Usage {
         };
     }
 
-    /// A report of the vendor: it replaces earlier ones, it is never added to them.
+    /// A report of the vendor on the passing answer: it replaces earlier ones, it is never added to them.
     pub fn report(&mut self, tokens: Tokens, provisional: bool) {
-        self.tokens = tokens;
-        self.source = Some(Source::Provider);
+        if self.rounds.closed {
+            return;
+        }
+        self.tokens = self.rounds.tokens;
+        self.tokens += tokens;
+        // One estimated part makes the sum an estimate.
+        self.source = self.rounds.source.max(Some(Source::Provider));
         self.provisional = provisional;
+    }
+
+    /// What a round of a plugin has cost: added to the other rounds, whatever the passing answer will report. What
+    /// somebody further in has read of the round's answer is the same cost, and forgotten.
+    pub fn spend(&mut self, tokens: Tokens, source: Source, model: Option<Box<str>>) {
+        self.rounds.tokens += tokens;
+        self.rounds.source = self.rounds.source.max(Some(source));
+        self.tokens = self.rounds.tokens;
+        self.source = self.rounds.source;
+        self.provisional = false;
+        if let Some(name) = model {
+            self.rounds.model.get_or_insert_with(|| name.clone());
+            self.model.get_or_insert(name);
+        }
+        self.answered = true;
+    }
+
+    /// Says that the answer which passes is a plugin's own: what it cost has been spent, its text reports nothing.
+    pub fn close(&mut self) {
+        self.rounds.closed = true;
+    }
+
+    /// Whether a plugin made the answer, and its cost is known.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.rounds.closed
     }
 
     /// Counts of our own, where the vendor's are missing or not its last word: what it said of the input stays.
     pub fn estimate(&mut self, input: u64, output: u64) {
-        if self.source.is_some() && !self.provisional {
+        let is_told = self.source.is_some() && self.tokens != self.rounds.tokens;
+        if self.rounds.closed || (is_told && !self.provisional) {
             return;
         }
+        let rounds = self.rounds.tokens;
         let tokens = &mut self.tokens;
-        if tokens.input == 0 {
-            tokens.input = input;
+        if tokens.input == rounds.input {
+            tokens.input = tokens.input.saturating_add(input);
         }
-        tokens.output = tokens.output.max(output);
+        tokens.output = tokens.output.max(rounds.output.saturating_add(output));
         tokens.total = tokens.input + tokens.output + tokens.cached + tokens.cache_written;
         self.source = Some(Source::Estimated);
         self.provisional = false;
@@ -157,5 +226,52 @@ mod tests {
             (usage.tokens, usage.source),
             (tokens(10, 7), Some(Source::Estimated))
         );
+    }
+
+    #[test]
+    fn rounds_add_up_whatever_the_passing_answer_reports() {
+        let tokens = |input, output| Tokens {
+            input,
+            output,
+            total: input + output,
+            ..Tokens::default()
+        };
+        let mut usage = Usage::default();
+        usage.spend(tokens(10, 1), Source::Provider, Some("m".into()));
+        usage.begin(false);
+        assert_eq!((usage.tokens, usage.model.as_deref()), (tokens(10, 1), Some("m")));
+        usage.report(tokens(5, 5), true);
+        usage.report(tokens(5, 9), false);
+        assert_eq!(
+            (usage.tokens, usage.source),
+            (tokens(15, 10), Some(Source::Provider))
+        );
+        // The answer that was reported turns out to be a round.
+        usage.spend(tokens(5, 9), Source::Estimated, None);
+        assert_eq!(
+            (usage.tokens, usage.source),
+            (tokens(15, 10), Some(Source::Estimated))
+        );
+
+        let mut unreported = Usage::default();
+        unreported.spend(tokens(10, 1), Source::Provider, None);
+        unreported.begin(false);
+        unreported.estimate(7, 3);
+        assert_eq!(
+            (unreported.tokens, unreported.source),
+            (tokens(17, 4), Some(Source::Estimated))
+        );
+
+        let mut closed = Usage::default();
+        closed.spend(tokens(10, 1), Source::Provider, None);
+        closed.close();
+        closed.begin(false);
+        closed.report(tokens(999, 999), false);
+        closed.estimate(999, 999);
+        assert_eq!(
+            (closed.tokens, closed.source),
+            (tokens(10, 1), Some(Source::Provider))
+        );
+        assert!(closed.is_closed());
     }
 }

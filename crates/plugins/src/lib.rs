@@ -5,12 +5,17 @@
 
 pub mod table;
 
+mod ai_json_resp;
 mod ai_proxy;
 mod ai_statistics;
 mod answer_watch;
+mod go_json;
 mod key_rate_limit;
 mod limit_window;
 mod local_reply;
+mod rounds;
+#[cfg(test)]
+mod scene;
 mod token_usage;
 
 #[cfg(test)]

@@ -3,13 +3,14 @@
 //! `tollgate plugins`, the schema, the docs page and the console's form are made of these rows.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
 use tollgate_plugin::{Phase, Plugin};
 
-use crate::{ai_proxy, ai_statistics, key_rate_limit};
+use crate::{ai_json_resp, ai_proxy, ai_statistics, key_rate_limit};
 
 /// One built-in plugin.
 #[derive(Debug)]
@@ -42,9 +43,25 @@ pub type Parse = fn(Option<&Value>, Option<&Value>, &ParseContext) -> Result<Arc
 #[derive(Debug, Default)]
 pub struct ParseContext {
     warnings: RefCell<Vec<ConfigError>>,
+    annotations: BTreeMap<String, String>,
 }
 
 impl ParseContext {
+    /// A context for an object with these annotations.
+    #[must_use]
+    pub fn with_annotations(annotations: BTreeMap<String, String>) -> Self {
+        Self {
+            annotations,
+            ..Self::default()
+        }
+    }
+
+    /// An extension of ours (`tollgate.dev/…`) that the object asks for in its annotations.
+    #[must_use]
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations.get(name).map(String::as_str)
+    }
+
     /// A field that is accepted and does nothing.
     pub fn warn(&self, warning: ConfigError) {
         self.warnings.borrow_mut().push(warning);
@@ -85,6 +102,15 @@ pub fn overlay(global: Option<&Value>, rule: Option<&Value>) -> Map<String, Valu
 
 /// Every built-in plugin, by name.
 pub static ROWS: &[Row] = &[
+    Row {
+        name: "ai-json-resp",
+        phase: Phase::Unspecified,
+        priority: 150,
+        parse: ai_json_resp::parse,
+        rules_inherit: false,
+        fields: ai_json_resp::FIELDS,
+        doc: "Makes a model's answer JSON of a wanted shape: takes it out of the text, checks it, and has it repaired.",
+    },
     Row {
         name: "ai-proxy",
         phase: Phase::Unspecified,

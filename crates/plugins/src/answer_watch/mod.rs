@@ -175,8 +175,9 @@ impl Watch {
         }
     }
 
+    /// Whether what this answer tells is what the exchange cost: not an earlier one, nor one that a plugin made.
     fn is_current(&self, usage: &tollgate_observe::Usage) -> bool {
-        usage.answers == self.number
+        usage.answers == self.number && !usage.is_closed()
     }
 }
 
