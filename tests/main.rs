@@ -22,6 +22,8 @@ mod commands;
 #[cfg(test)]
 mod document_000;
 #[cfg(test)]
+mod document_000_json;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod ledger;
