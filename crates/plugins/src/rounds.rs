@@ -95,7 +95,7 @@ impl Rounds {
         }
     }
 
-    /// Asks a model: what it costs is the exchange's.
+    /// Asks a model: an attempt of the exchange, and what it costs is the exchange's.
     pub(crate) async fn ask(
         &mut self,
         exchange: &mut Exchange,
@@ -107,7 +107,24 @@ impl Rounds {
             return Err(Failure::Spent);
         }
         let asked = request.body().known_bytes();
-        let answer = self.fetch(exchange, way, request, limits).await?;
+        let record = self.record.clone();
+        let is_counted = matches!(way, Way::Service(..));
+        if is_counted {
+            record.attempts.set(record.attempts.get() + 1);
+            record.timings.upstream_started.set(Some(clock::now()));
+        }
+        let read = async |response: Response| {
+            record.timings.response_head.set(Some(clock::now()));
+            let (head, mut body) = response.into_parts();
+            let read = body.buffer("answer limit of a round", limits.bytes).await;
+            Ok(Answer { head, body: read? })
+        };
+        let answered = self.fetch(exchange, way, request, limits.time, read).await;
+        if is_counted && answered.as_ref().is_err_and(Failure::is_unknown_cluster) {
+            // Nobody was asked.
+            record.attempts.set(record.attempts.get().saturating_sub(1));
+        }
+        let answer = answered?;
         self.charge(
             asked.as_deref().unwrap_or_default(),
             answer.head.status,
@@ -116,25 +133,27 @@ impl Rounds {
         Ok(answer)
     }
 
-    /// Asks anybody else.
-    pub(crate) async fn fetch(
+    /// Asks anybody else; `read` takes in the answer, within the time.
+    pub(crate) async fn fetch<T>(
         &mut self,
         exchange: &mut Exchange,
         way: &Way<'_>,
         request: Request,
-        limits: Limits,
-    ) -> Result<Answer, Failure> {
-        let left = self.time_left();
+        time: Duration,
+        read: impl AsyncFnOnce(Response) -> Result<T, Error>,
+    ) -> Result<T, Failure> {
+        let left = self.time_left().min(time);
         if left.is_zero() {
             return Err(Failure::Spent);
         }
         let round = async {
-            let response = send(exchange, way, request, limits.time.min(left)).await?;
-            let (head, mut body) = response.into_parts();
-            let read = body.buffer("answer limit of a round", limits.bytes).await;
-            Ok::<_, Error>(Answer { head, body: read? })
+            let response = match way {
+                Way::Chain(next) => next.run(exchange, request).await?,
+                Way::Service(caller, cluster) => caller.call(cluster, request, left).await?,
+            };
+            read(response).await
         };
-        match tokio::time::timeout(limits.time.min(left), round).await {
+        match tokio::time::timeout(left, round).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failure)) => Err(Failure::Failed(failure)),
             Err(_) => Err(Failure::Late),
@@ -175,32 +194,6 @@ impl Rounds {
         self.ends
             .map_or(Duration::MAX, |ends| ends.saturating_duration_since(now))
     }
-}
-
-/// Sends a round; up to the answer's head.
-async fn send(
-    exchange: &mut Exchange,
-    way: &Way<'_>,
-    request: Request,
-    time: Duration,
-) -> Result<Response, Error> {
-    let (caller, cluster) = match way {
-        Way::Chain(next) => return next.run(exchange, request).await,
-        Way::Service(caller, cluster) => (caller, cluster),
-    };
-    let record = &exchange.record;
-    record.attempts.set(record.attempts.get() + 1);
-    record.timings.upstream_started.set(Some(clock::now()));
-    let answered = caller.call(cluster, request, time).await;
-    match &answered {
-        Ok(_) => record.timings.response_head.set(Some(clock::now())),
-        // Nobody was asked.
-        Err(failure) if failure.flag() == Some(Flag::NoCluster) => {
-            record.attempts.set(record.attempts.get().saturating_sub(1));
-        }
-        Err(_) => {}
-    }
-    answered
 }
 
 impl Failure {

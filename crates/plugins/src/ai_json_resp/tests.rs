@@ -9,8 +9,8 @@ use tollgate_observe::usage::Source;
 
 use super::config::ANNOTATION;
 use super::schema::Schema;
-use crate::table::ParseContext;
 use crate::scene::{Asked, Scene, completion};
+use crate::table::ParseContext;
 
 /// Document 000's schema.
 fn reasoning_schema() -> Value {
@@ -81,7 +81,10 @@ async fn the_json_is_taken_out_of_the_text() {
         (first.cluster.as_str(), first.uri.as_str()),
         (CLUSTER, "/compatible-mode/v1/chat/completions")
     );
-    assert_eq!(first.header("host"), "dashscope.aliyuncs.com");
+    assert_eq!(
+        (first.method.as_str(), first.header("host")),
+        ("POST", "dashscope.aliyuncs.com")
+    );
     assert_eq!(first.header("authorization"), "Bearer sk-config");
     assert_eq!(first.header("x-higress-ai-json-resp"), "true");
     assert_eq!(first.header("cookie"), "");
