@@ -298,3 +298,77 @@ fn no_ledger_is_one_clear_line() {
             .contains("expected one of consumer")
     );
 }
+
+#[tokio::test]
+async fn a_conversation_is_a_tree_of_its_turns_and_tools() {
+    let directory = tempfile::tempdir().unwrap();
+    let scene = priced(directory.path(), &[]);
+    let user = |text: &str| serde_json::json!({"role": "user", "content": text});
+    let call = serde_json::json!({"role": "assistant", "content": null, "tool_calls": [
+        {"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}]});
+    let result = serde_json::json!({"role": "tool", "tool_call_id": "1", "content": "rain"});
+    let (mut ids, mut log) = (Vec::new(), Vec::new());
+    for messages in [
+        vec![user("Will it rain?")],
+        vec![user("Will it rain?"), call.clone(), result],
+        // The first answer once more, with another question behind it.
+        vec![user("Will it rain?"), call, user("never mind")],
+        vec![user("Something else")],
+    ] {
+        let body = serde_json::json!({"model": "gpt-4o", "messages": messages});
+        let (request, id) = ordered("", &body.to_string());
+        assert_eq!(send(scene.gateway.http, request).await.unwrap().status, 200);
+        log.push(scene.gateway.line_of(&id));
+        ids.push(id);
+    }
+    let rows = rows_at_end(scene.gateway, directory.path());
+    let conversations: Vec<_> = rows
+        .iter()
+        .map(|row| row["conversation"].as_str().unwrap())
+        .collect();
+    let [first, second, third, other] = conversations[..] else {
+        panic!("{rows:#?}")
+    };
+    assert!(
+        first == second && second == third && third != other,
+        "{conversations:?}"
+    );
+    let run = |arguments: &[&str]| {
+        let output = Command::new(BINARY)
+            .arg("conversation")
+            .args(arguments)
+            .arg("--data")
+            .arg(directory.path())
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap(),
+        )
+    };
+    let (code, tree) = run(&[first]);
+    let lines: Vec<_> = tree.lines().collect();
+    assert_eq!(code, Some(0), "{tree}");
+    assert!(lines[0].starts_with(&format!("{first}: 3 requests, ")), "{tree}");
+    assert!(
+        lines[1].starts_with("└─ ") && lines[1].ends_with(&ids[0]),
+        "{tree}"
+    );
+    assert!(
+        lines[2].starts_with("   ├─ ") && lines[2].ends_with(&ids[1]),
+        "{tree}"
+    );
+    assert_eq!(lines[3], "   │     with the results of get_weather", "{tree}");
+    assert!(
+        lines[4].starts_with("   └─ ") && lines[4].ends_with(&ids[2]),
+        "{tree}"
+    );
+    let (code, json) = run(&[other, "--json"]);
+    let turns: Vec<Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        (code, turns.len(), &turns[0]["request_id"]),
+        (Some(0), 1, &Value::from(ids[3].as_str()))
+    );
+    let (code, told) = run(&["no-such\u{1b}"]);
+    assert_eq!((code, told.contains('\u{1b}')), (Some(1), false), "{told}");
+}

@@ -6,6 +6,7 @@
 //! the same file, from any process. Nothing here is waited for by a request.
 #![forbid(unsafe_code)]
 
+mod conversation;
 mod failure;
 mod ledger;
 mod query;
@@ -18,5 +19,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use conversation::Turn;
 pub use ledger::Ledger;
 pub use query::{Column, Question, ReadError, Reader, Value};

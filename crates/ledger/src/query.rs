@@ -208,6 +208,10 @@ impl Reader {
             .map_err(|failure| unreadable(&self.data, failure))
     }
 
+    pub(crate) fn unreadable(&self, failure: Failure) -> ReadError {
+        unreadable(&self.data, failure)
+    }
+
     fn answer(
         &self,
         question: &Question,

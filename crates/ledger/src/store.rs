@@ -83,7 +83,7 @@ fn insert(transaction: &Transaction<'_>, entries: &[Entry]) -> Result<(), Failur
 /// Binds a row's values in the order of [`COLUMNS`].
 fn bind(statement: &mut Statement<'_>, entry: &Entry) -> Result<(), rusqlite::Error> {
     let request_id = entry.request_id.to_str().unwrap_or_default();
-    let tokens = &entry.tokens;
+    let (tokens, place) = (&entry.tokens, entry.place.as_ref());
     let values: [&dyn ToSql; COLUMNS.len()] = [
         &milliseconds_of(entry.time),
         &request_id,
@@ -107,9 +107,9 @@ fn bind(statement: &mut Statement<'_>, entry: &Entry) -> Result<(), rusqlite::Er
         &entry.termination.map(tollgate_base::Termination::name),
         &entry.attempts,
         &entry.arm.as_deref(),
-        &None::<&str>,
-        &None::<&str>,
-        &None::<&str>,
+        &place.map(|place| &*place.conversation),
+        &place.and_then(|place| place.parent.as_deref()),
+        &place.and_then(|place| place.tools.as_deref()),
     ];
     for (index, value) in values.iter().enumerate() {
         statement.raw_bind_parameter(index + 1, value)?;

@@ -40,6 +40,7 @@ fn entry(number: u64) -> Entry {
         termination: Some(Termination::Completed),
         attempts: 1,
         arm: None,
+        place: None,
     }
 }
 

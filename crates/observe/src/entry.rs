@@ -12,6 +12,7 @@ use tollgate_base::Termination;
 use tollgate_base::clock::Instant;
 
 use crate::Record;
+use crate::conversation::{Asked, Conversations, Place};
 use crate::cost::{Amount, Prices};
 use crate::spend::{Spend, Spent};
 use crate::usage::{Source, Tokens};
@@ -53,13 +54,23 @@ pub struct Entry {
     pub attempts: u32,
     /// Arm of an experiment.
     pub arm: Option<Arc<str>>,
+    /// Where it stands in a conversation.
+    pub place: Option<Place>,
 }
 
 impl Entry {
-    /// The entry of an exchange that is over.
+    /// The entry of an exchange that is over, which takes its place among `conversations`.
     #[must_use]
-    pub fn of(record: &Record, ended: Instant, prices: &Prices) -> Self {
+    pub fn of(record: &Record, ended: Instant, prices: &Prices, conversations: &Conversations) -> Self {
         let usage = record.usage.borrow();
+        let consumer = record.consumer.borrow().clone();
+        let asked = Asked {
+            consumer: consumer.as_deref(),
+            request: record.request_id.to_str().unwrap_or_default(),
+            answer: usage.answer_id.as_deref(),
+            answered: usage.answered,
+        };
+        let place = conversations.place(&record.turn.take(), asked);
         let since = |at: Instant| at.saturating_duration_since(record.started);
         let cost = usage.source.and_then(|_| {
             let names = [usage.model.as_deref(), usage.model_requested.as_deref()];
@@ -70,7 +81,7 @@ impl Entry {
         Self {
             time: record.start_time,
             request_id: record.request_id.clone(),
-            consumer: record.consumer.borrow().clone(),
+            consumer,
             route: record.route.borrow().clone(),
             model_requested: usage.model_requested.clone(),
             model: answered.map(Into::into),
@@ -85,6 +96,7 @@ impl Entry {
             termination: record.termination.get(),
             attempts: record.attempts.get(),
             arm: record.arm.borrow().clone(),
+            place,
         }
     }
 
@@ -114,6 +126,8 @@ pub trait Journal: Send + Sync {
 pub struct Books {
     /// Use by consumer.
     pub spend: Spend,
+    /// Requests that later ones may go on from.
+    pub conversations: Conversations,
     journal: Option<Arc<dyn Journal>>,
 }
 
@@ -123,6 +137,7 @@ impl Books {
     pub fn new(spend: Spend, journal: Arc<dyn Journal>) -> Self {
         Self {
             spend,
+            conversations: Conversations::default(),
             journal: Some(journal),
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod access_log;
 mod ai_log;
+pub mod conversation;
 pub mod cost;
 pub mod entry;
 pub mod metrics;

@@ -16,6 +16,7 @@ use tollgate_base::flag::Flags;
 use tollgate_base::{Flag, Termination};
 
 use crate::ai_log::{self, AiLog};
+use crate::conversation::Turn;
 use crate::settle::{Ending, Hooks};
 use crate::usage::Usage;
 
@@ -118,6 +119,8 @@ pub struct Record {
     pub usage: RefCell<Usage>,
     /// Vendor that the request went to (`ai-proxy`'s `type`), for the ledger.
     pub vendor: Cell<Option<&'static str>>,
+    /// What the request tells of its conversation.
+    pub turn: RefCell<Turn>,
     /// Arm of the experiment that the request takes part in, for the ledger.
     pub arm: RefCell<Option<Arc<str>>>,
     /// Attributes of the `ai_log` object.
@@ -166,6 +169,7 @@ impl Record {
             metadata: RefCell::default(),
             usage: RefCell::default(),
             vendor: Cell::default(),
+            turn: RefCell::default(),
             arm: RefCell::default(),
             ai_log: RefCell::default(),
             span_tags: RefCell::default(),

@@ -89,7 +89,8 @@ pub fn settle(record: &Record, to: Settlement<'_>) {
         to.metrics.usage.add_by_source(source, usage.tokens);
     }
     drop(usage);
-    to.books.enter(Entry::of(record, ended, to.prices));
+    let entry = Entry::of(record, ended, to.prices, &to.books.conversations);
+    to.books.enter(entry);
     record.write_ai_log();
     if let Some(log) = to.log {
         log.line(|out| to.format.write(record, ended, out));

@@ -87,6 +87,8 @@ pub struct Usage {
     pub model_requested: Option<Box<str>>,
     /// Model that the vendor says answered.
     pub model: Option<Box<str>>,
+    /// The vendor's id of the answer.
+    pub answer_id: Option<Box<str>>,
     /// The answer is a stream of events.
     pub streamed: bool,
     /// An answer of a model has begun: status 2xx.

@@ -32,6 +32,8 @@ pub(crate) enum Command {
     Explain(ExplainFlags),
     /// Serve the mock LLM alone
     MockLlm(MockFlags),
+    /// One conversation as a tree of requests, tools and attempts
+    Conversation(ConversationFlags),
     /// What requests have used and cost: the usage ledger
     Usage(UsageFlags),
     /// List the built-in plugins
@@ -232,6 +234,17 @@ pub(crate) struct UsageFlags {
     /// Comma-separated, with a header
     #[arg(long)]
     pub csv: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConversationFlags {
+    #[command(flatten)]
+    pub data: DataFlags,
+    /// A JSON array of objects, in the tree's order
+    #[arg(long)]
+    pub json: bool,
+    /// The conversation's id, as `tollgate usage --by conversation` shows it
+    pub id: String,
 }
 
 fn sum_column(name: &str) -> Result<Column, String> {

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod conversation;
 mod demo;
 mod diagnostics;
 mod explain;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Check(flags) => check::run(&flags),
         Command::Explain(flags) => explain::run(&flags),
         Command::MockLlm(flags) => mock::run(&flags).map_err(Failure::from),
+        Command::Conversation(flags) => conversation::run(&flags),
         Command::Usage(flags) => usage::run(&flags),
         Command::Plugins(flags) => plugins::run(&flags).map_err(Failure::from),
     };

@@ -201,22 +201,25 @@ impl<W: Write> Table<W> {
     }
 }
 
-/// A cell for a terminal: names come from clients and vendors, none of their control characters reaches it.
+/// A cell for a terminal.
 fn shown(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
-        Value::Text(text) => text
-            .chars()
-            .map(|character| {
-                if character.is_control() {
-                    '\u{fffd}'
-                } else {
-                    character
-                }
-            })
-            .collect(),
+        Value::Text(text) => harmless(text),
         number => text(number),
     }
+}
+
+/// A text for a terminal: names come from clients and vendors, none of their control characters reaches it.
+pub(crate) fn harmless(text: &str) -> String {
+    let shown = |character: char| {
+        if character.is_control() {
+            '\u{fffd}'
+        } else {
+            character
+        }
+    };
+    text.chars().map(shown).collect()
 }
 
 impl<W: Write> Form for Table<W> {

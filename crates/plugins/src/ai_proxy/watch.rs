@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tollgate_body::{JsonDocument, Request, Response};
 use tollgate_observe::Record;
+use tollgate_observe::conversation::Turn;
 use tollgate_plugin::Exchange;
 
 use crate::answer_watch::{self, Observer, Watch, Weight};
@@ -26,6 +27,7 @@ struct State {
     asked: Weight,
     /// The model that the client named.
     model: Option<Box<str>>,
+    turn: Turn,
     answer: Option<Watch>,
 }
 
@@ -36,9 +38,14 @@ impl Account {
         if record.usage.borrow().watched {
             return None;
         }
+        let mut turn = Turn::default();
+        turn.head(request.headers(), None);
         let account = Rc::new(Self {
             estimable: answer_watch::is_estimable(request),
-            state: RefCell::default(),
+            state: RefCell::new(State {
+                turn,
+                ..State::default()
+            }),
         });
         let settled = account.clone();
         record.on_settle(move |record, _| settled.settle(record));
@@ -48,6 +55,7 @@ impl Account {
     /// Notes the request as the client wrote it.
     pub(super) fn asked(&self, path: &str, document: &JsonDocument) {
         let mut state = self.state.borrow_mut();
+        state.turn.body(document);
         if self.estimable {
             state.asked = Weight::of_json(document.as_str().as_bytes());
         }
@@ -75,6 +83,7 @@ impl Account {
 
     fn settle(&self, record: &Record) {
         let state = self.state.take();
+        record.turn.replace(state.turn);
         if state.model.is_some() {
             record.usage.borrow_mut().model_requested = state.model;
         }

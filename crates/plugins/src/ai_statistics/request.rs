@@ -9,6 +9,7 @@ use tollgate_base::headers::X_MSE_CONSUMER;
 use tollgate_body::path::{self, PathValue};
 use tollgate_body::{JsonBodyError, JsonDocument, Request};
 use tollgate_observe::Record;
+use tollgate_observe::conversation::SESSION_HEADERS;
 use tollgate_plugin::Exchange;
 
 use super::attribute::{Attribute, ValueSource, header, is_nothing, typed};
@@ -19,14 +20,6 @@ use crate::token_usage;
 /// Name and size of the limit on request bodies that are read.
 const BODY_LIMIT_NAME: &str = "ai-statistics body limit";
 const BODY_LIMIT: usize = 100 * 1024 * 1024;
-/// Headers with a session's id, the first that says something counts.
-const SESSION_HEADERS: [&str; 4] = [
-    "x-openclaw-session-key",
-    "x-clawdbot-session-key",
-    "x-moltbot-session-key",
-    "x-agent-session",
-];
-
 /// Notes the head.
 pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
     let record = &exchange.record;
@@ -35,6 +28,7 @@ pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
     let api = api_route(route).unwrap_or("-");
     record.set_ai_log("api", api);
     let own = config.session_header.as_deref();
+    record.turn.borrow_mut().head(headers, own);
     let named = own
         .into_iter()
         .chain(SESSION_HEADERS)
@@ -100,6 +94,7 @@ pub(super) async fn body(
     let Some(document) = request.body().as_json() else {
         return Ok(Weight::default());
     };
+    exchange.record.turn.borrow_mut().body(document);
     note(config, &exchange.record, &path, |at| document.get(at));
     Ok(weight(document))
 }

@@ -143,12 +143,20 @@ impl Watch {
 
     /// The answer is over: what it tells as a whole is noted; returns the text of one that is no stream.
     pub(crate) fn finish(&mut self, record: &Record) -> Bytes {
-        if self.streamed {
-            return Bytes::new();
+        let text = match self.streamed {
+            true => Bytes::new(),
+            false => self.whole.text(),
+        };
+        if !self.streamed {
+            self.chat_id = token_usage::id_of(&text).map(bounded);
         }
-        let text = self.whole.text();
-        self.chat_id = token_usage::id_of(&text).map(bounded);
         let mut usage = record.usage.borrow_mut();
+        if self.is_good && self.is_current(&usage) {
+            usage.answer_id = self.chat_id.as_deref().map(Into::into);
+        }
+        if self.streamed {
+            return text;
+        }
         if !self.is_good || !self.is_current(&usage) {
             return text;
         }

@@ -1,0 +1,536 @@
+//! Conversations: which requests belong together, by what the client says or by the history that it repeats.
+//!
+//! A chat request carries all messages so far. [`Turn`] is read from the body that a plugin has parsed anyway and keeps
+//! hashes only: one of all messages, and one of those before each answer in them. At settlement [`Conversations`]
+//! finds the request whose messages are the longest such beginning. Bounded, in memory, no text.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use foldhash::quality::FixedState;
+use http::HeaderMap;
+use tollgate_body::JsonDocument;
+use tollgate_body::path::{PathValue, ValueKind};
+
+/// Requests that are remembered; the oldest are forgotten.
+const MOST: usize = 32_768;
+/// Beginnings of a history that are compared, the longest.
+const MOST_BEGINNINGS: usize = 32;
+/// Tool calls that are named.
+const MOST_TOOLS: usize = 16;
+/// Bytes of a session's id and of a tool's name.
+const NAME: usize = 256;
+
+/// Headers with a session's id, the first that says something counts (plugins spec §1.5).
+pub const SESSION_HEADERS: [&str; 4] = [
+    "x-openclaw-session-key",
+    "x-clawdbot-session-key",
+    "x-moltbot-session-key",
+    "x-agent-session",
+];
+
+/// Members of a body with a session's id, the first that says something counts.
+const SESSION_MEMBERS: [&str; 4] = [
+    // OpenAI's Responses API: an id, or an object with one.
+    "conversation.id",
+    "conversation",
+    "metadata.conversation_id",
+    "metadata.session_id",
+];
+
+/// Where Anthropic's clients hide theirs: `user_…_session_ID`.
+const USER_ID: &str = "metadata.user_id";
+const SESSION_IN_USER_ID: &str = "_session_";
+
+/// One seed for the process: nobody outside can make two histories look alike.
+static SEED: LazyLock<FixedState> =
+    LazyLock::new(|| FixedState::with_seed(RandomState::new().hash_one("conversations")));
+
+/// What a request tells of its conversation.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Turn {
+    session: Option<Box<str>>,
+    /// `previous_response_id`.
+    previous: Option<Box<str>>,
+    /// Hash of all messages; `None` for a body without.
+    whole: Option<u64>,
+    /// Hashes of the messages before each answer, the longest last.
+    beginnings: VecDeque<u64>,
+    /// Names of the tools that the last answer called.
+    tools: Vec<Box<str>>,
+}
+
+impl Turn {
+    /// Notes the session that a header names; `own` is looked at first.
+    pub fn head(&mut self, headers: &HeaderMap, own: Option<&str>) {
+        let names = own.into_iter().chain(SESSION_HEADERS);
+        let value = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        if let Some(id) = names.filter_map(value).find(|id| !id.trim().is_empty()) {
+            self.session = Some(name(id));
+        }
+    }
+
+    /// Notes the messages of a body, as the client sent it, and the session that it names where no header does.
+    pub fn body(&mut self, document: &JsonDocument) {
+        if self.whole.is_some() {
+            return;
+        }
+        let text = |at: &str| {
+            let value = document
+                .get(at)
+                .filter(|value| value.kind() == ValueKind::String)?;
+            Some(name(&value.text())).filter(|id| !id.is_empty())
+        };
+        if self.session.is_none() {
+            self.session = SESSION_MEMBERS.iter().find_map(|at| text(at)).or_else(|| {
+                let id = text(USER_ID)?;
+                let (_, session) = id.rsplit_once(SESSION_IN_USER_ID)?;
+                (!session.is_empty()).then(|| session.into())
+            });
+        }
+        self.previous = text("previous_response_id");
+        let lists = ["messages", "contents", "input"].iter();
+        let Some(messages) = lists.filter_map(|at| document.get(at)).next() else {
+            return;
+        };
+        let mut chain = SEED.build_hasher();
+        // A text alone is one message of the user (Responses).
+        for (_, message) in messages.entries() {
+            self.message(&mut chain, &message);
+        }
+        self.whole = Some(chain.finish());
+    }
+
+    fn message(&mut self, chain: &mut impl Hasher, message: &PathValue<'_>) {
+        let mut role = Role::Other;
+        let mut body = Vec::new();
+        for (key, value) in members(message) {
+            match (key, value.text().as_ref()) {
+                // Anthropic's and OpenAI's, Gemini's.
+                ("role", "assistant" | "model") => role = Role::Answer,
+                ("role", "system" | "developer") => role = Role::System,
+                ("role", _) => role = Role::Other,
+                ("type", "function_call" | "reasoning" | "custom_tool_call") => role = Role::Answer,
+                ("cache_control", _) => {}
+                (
+                    "content" | "parts" | "tool_calls" | "name" | "arguments" | "output" | "call_id"
+                    | "tool_call_id",
+                    _,
+                ) => {
+                    body.push((key, value));
+                }
+                _ => {}
+            }
+        }
+        // What stands in front changes from turn to turn with some clients (a date, a list of files).
+        if role == Role::System {
+            return;
+        }
+        if role == Role::Answer {
+            self.answer(chain.finish(), message, &body);
+        }
+        role.hash(chain);
+        if message.kind() != ValueKind::Json {
+            content(chain, message);
+        }
+        for (key, value) in &body {
+            key.hash(chain);
+            content(chain, value);
+        }
+    }
+
+    /// An answer in the history: what is before it was a request, what it called was run for this one.
+    fn answer(&mut self, before: u64, message: &PathValue<'_>, body: &[(&str, PathValue<'_>)]) {
+        if self.beginnings.back() != Some(&before) {
+            if self.beginnings.len() == MOST_BEGINNINGS {
+                self.beginnings.pop_front();
+            }
+            self.beginnings.push_back(before);
+            self.tools.clear();
+        }
+        let mut called = Vec::new();
+        if message
+            .get("type")
+            .is_some_and(|kind| kind.text().ends_with("_call"))
+        {
+            called.extend(message.get("name").map(|name| name.text().into_owned()));
+        }
+        for (_, list) in body {
+            for (_, item) in list.entries().filter(|(_, item)| item.is_object()) {
+                let found = ["function.name", "functionCall.name"]
+                    .iter()
+                    .find_map(|at| item.get(at));
+                let is_use = || item.get("type").is_some_and(|kind| kind.text() == "tool_use");
+                let found = found.or_else(|| item.get("name").filter(|_| is_use()));
+                called.extend(found.map(|name| name.text().into_owned()));
+            }
+        }
+        let room = MOST_TOOLS.saturating_sub(self.tools.len());
+        self.tools
+            .extend(called.into_iter().take(room).map(|tool| name(&tool)));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.session.is_none() && self.whole.is_none() && self.previous.is_none()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Role {
+    Answer,
+    System,
+    Other,
+}
+
+fn members<'v>(object: &'v PathValue<'_>) -> impl Iterator<Item = (&'static str, PathValue<'v>)> {
+    const KEYS: [&str; 11] = [
+        "role",
+        "type",
+        "content",
+        "parts",
+        "tool_calls",
+        "name",
+        "arguments",
+        "output",
+        "call_id",
+        "tool_call_id",
+        "cache_control",
+    ];
+    let is_object = object.is_object();
+    object
+        .entries()
+        .filter(move |_| is_object)
+        .filter_map(|(key, value)| {
+            let name = key?.text().into_owned();
+            let known = KEYS.iter().find(|known| **known == name)?;
+            Some((*known, value))
+        })
+}
+
+/// Hashes what is said. A text alone and a list with one block of text are the same; marks for the vendor's cache, which
+/// clients move about, count for nothing.
+fn content(chain: &mut impl Hasher, value: &PathValue<'_>) {
+    if !value.is_array() {
+        value.raw().hash(chain);
+        return;
+    }
+    for (_, block) in value.entries() {
+        let is_text = block.is_object() && block.get("type").is_some_and(|kind| kind.text() == "text");
+        match block.get("text").filter(|_| is_text) {
+            Some(text) => text.raw().hash(chain),
+            None if block.is_object() => {
+                for (key, member) in block.entries() {
+                    let Some(key) = key.filter(|key| key.text() != "cache_control") else {
+                        continue;
+                    };
+                    key.raw().hash(chain);
+                    member.raw().hash(chain);
+                }
+            }
+            None => block.raw().hash(chain),
+        }
+    }
+}
+
+/// A short name without control characters, whoever wrote it.
+fn name(text: &str) -> Box<str> {
+    let end = text.floor_char_boundary(NAME);
+    let kept = text.get(..end).unwrap_or_default().trim();
+    kept.chars().filter(|character| !character.is_control()).collect()
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The conversation's id: the session's, else one of ours.
+    pub conversation: Arc<str>,
+    /// `x-request-id` of the request whose answer this one goes on from.
+    pub parent: Option<Arc<str>>,
+    /// Tools that the last answer called, separated by commas.
+    pub tools: Option<Box<str>>,
+}
+
+/// A remembered request.
+#[derive(Debug, Clone)]
+struct Link {
+    conversation: Arc<str>,
+    request: Arc<str>,
+    parent: Option<Arc<str>>,
+    /// It got an answer: the same messages once more are a new question, not a second try.
+    answered: bool,
+}
+
+/// The requests that are remembered; cheap to clone, shared by the process.
+#[derive(Debug, Clone, Default)]
+pub struct Conversations(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    links: HashMap<u64, Link>,
+    order: VecDeque<u64>,
+}
+
+impl Known {
+    fn put(&mut self, key: u64, link: Link) {
+        if self.links.insert(key, link).is_some() {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > MOST
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.links.remove(&oldest);
+        }
+    }
+}
+
+/// What is known of a request besides its turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Who asked; histories of different consumers never meet.
+    pub consumer: Option<&'a str>,
+    /// `x-request-id`.
+    pub request: &'a str,
+    /// The vendor's id of the answer.
+    pub answer: Option<&'a str>,
+    /// An answer of a model came.
+    pub answered: bool,
+}
+
+impl Conversations {
+    /// Places a request that is over, and remembers it; `None` for one that is no part of a conversation.
+    #[must_use]
+    pub fn place(&self, turn: &Turn, asked: Asked<'_>) -> Option<Place> {
+        if turn.is_empty() {
+            return None;
+        }
+        let key = |sort: u8, hash: u64| SEED.hash_one((sort, hash, asked.consumer));
+        let name = |sort, name: &str| key(sort, SEED.hash_one(name));
+        let whole = turn.whole.map(|hash| key(0, hash));
+        let session = turn.session.as_deref().map(|id| name(1, id));
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = |key: u64| known.links.get(&key);
+        let beginnings = turn.beginnings.iter().rev().map(|hash| key(0, *hash));
+        let before = turn.previous.as_deref().map(|id| name(2, id));
+        let before = before.into_iter().chain(beginnings).find_map(found);
+        // The same messages again: another answer to the same turn, or another try.
+        let same = whole
+            .and_then(found)
+            .filter(|link| !turn.beginnings.is_empty() || !link.answered);
+        let parent = match (before, same) {
+            (_, Some(same)) => same.parent.clone(),
+            (Some(before), None) => Some(before.request.clone()),
+            (None, None) => session.and_then(found).map(|link| link.request.clone()),
+        };
+        let conversation = match &turn.session {
+            Some(session) => Arc::from(&**session),
+            None => same
+                .or(before)
+                .map_or_else(|| fresh(asked.request), |link| link.conversation.clone()),
+        };
+        let link = Link {
+            conversation: conversation.clone(),
+            request: asked.request.into(),
+            parent: parent.clone(),
+            answered: asked.answered,
+        };
+        let answer = asked.answer.map(|id| name(2, id));
+        for key in [whole, session, answer].into_iter().flatten() {
+            known.put(key, link.clone());
+        }
+        Some(Place {
+            conversation,
+            parent,
+            tools: (!turn.tools.is_empty()).then(|| turn.tools.join(",").into()),
+        })
+    }
+}
+
+fn fresh(request: &str) -> Arc<str> {
+    format!("conv-{:016x}", RandomState::new().hash_one(request)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn turn(body: &str) -> Turn {
+        let document = JsonDocument::parse(Bytes::from(body.to_owned())).unwrap();
+        let mut turn = Turn::default();
+        turn.body(&document);
+        turn
+    }
+
+    struct Rig(Conversations);
+
+    impl Rig {
+        fn ask(&self, request: &str, body: &str) -> Place {
+            self.of(request, body, "ann", true)
+        }
+
+        fn of(&self, request: &str, body: &str, consumer: &str, answered: bool) -> Place {
+            let answer = format!("answer-{request}");
+            let asked = Asked {
+                consumer: Some(consumer),
+                request,
+                answer: Some(&answer),
+                answered,
+            };
+            self.0.place(&turn(body), asked).unwrap()
+        }
+    }
+
+    fn rig() -> Rig {
+        Rig(Conversations::default())
+    }
+
+    const ONE: &str =
+        r#"{"messages":[{"role":"system","content":"It is noon"},{"role":"user","content":"a"}]}"#;
+    const TWO: &str = r#"{"model":"x","messages":[{"role":"system","content":"It is one"},{"role":"user","content":[{"type":"text","text":"a","cache_control":{"type":"ephemeral"}}]},{"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"weather","arguments":"{}"}},{"id":"2","function":{"name":"time","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"rain"}]}"#;
+    const THREE: &str = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":null,"tool_calls":[{"id":"1","function":{"name":"weather","arguments":"{}"}},{"id":"2","function":{"name":"time","arguments":"{}"}}]},{"role":"tool","tool_call_id":"1","content":"rain"},{"role":"assistant","content":"it rains"},{"role":"user","content":"b"}]}"#;
+
+    #[test]
+    fn turns_are_linked_by_the_history_that_they_repeat() {
+        let rig = rig();
+        let one = rig.ask("1", ONE);
+        assert_eq!((&one.parent, &one.tools), (&None, &None));
+        let two = rig.ask("2", TWO);
+        assert_eq!(two.conversation, one.conversation);
+        assert_eq!(
+            (two.parent.as_deref(), two.tools.as_deref()),
+            (Some("1"), Some("weather,time"))
+        );
+        let three = rig.ask("3", THREE);
+        assert_eq!((three.parent.as_deref(), three.tools), (Some("2"), None));
+        assert_eq!(three.conversation, one.conversation);
+        // Another answer to the same turn stands beside it.
+        assert_eq!(rig.ask("4", THREE).parent.as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn the_same_first_question_is_a_new_conversation_unless_it_got_no_answer() {
+        let rig = rig();
+        let failed = rig.of("1", ONE, "ann", false);
+        let again = rig.ask("2", ONE);
+        assert_eq!(
+            (again.conversation.clone(), again.parent),
+            (failed.conversation, None)
+        );
+        assert_ne!(rig.ask("3", ONE).conversation, again.conversation);
+    }
+
+    #[test]
+    fn consumers_never_meet() {
+        let rig = rig();
+        let ann = rig.ask("1", ONE);
+        let bob = rig.of("2", TWO, "bob", true);
+        assert!(ann.conversation != bob.conversation && bob.parent.is_none());
+    }
+
+    #[test]
+    fn a_session_decides_and_its_requests_follow_each_other() {
+        let rig = rig();
+        for (request, body, parent) in [
+            (
+                "1",
+                r#"{"messages":[{"role":"user","content":"a"}],"metadata":{"user_id":"user_1_account__session_s1"}}"#,
+                None,
+            ),
+            (
+                "2",
+                r#"{"messages":[{"role":"user","content":"z"}],"metadata":{"session_id":"s1"}}"#,
+                Some("1"),
+            ),
+            ("3", r#"{"input":"x","conversation":{"id":"s1"}}"#, Some("2")),
+            ("4", r#"{"input":"y","conversation":"s1"}"#, Some("3")),
+        ] {
+            let place = rig.ask(request, body);
+            assert_eq!(
+                (&*place.conversation, place.parent.as_deref()),
+                ("s1", parent),
+                "{body}"
+            );
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("x-agent-session", "\t s\u{9} 2".parse().unwrap());
+        headers.insert("mine", "own".parse().unwrap());
+        let mut turn = Turn::default();
+        turn.head(&headers, None);
+        assert_eq!(turn.session.as_deref(), Some("s 2"));
+        turn.head(&headers, Some("mine"));
+        assert_eq!(turn.session.as_deref(), Some("own"));
+    }
+
+    #[test]
+    fn other_dialects_too() {
+        let rig = rig();
+        let first = rig.ask("1", r#"{"contents":[{"role":"user","parts":[{"text":"a"}]}]}"#);
+        let second = rig.ask("2", r#"{"contents":[{"role":"user","parts":[{"text":"a"}]},{"role":"model","parts":[{"functionCall":{"name":"f","args":{}}}]},{"role":"user","parts":[{"functionResponse":{}}]}]}"#);
+        assert_eq!(
+            (second.conversation, second.tools.as_deref()),
+            (first.conversation, Some("f"))
+        );
+        let first = rig.ask("3", r#"{"input":[{"role":"user","content":"q"}]}"#);
+        let second = rig.ask("4", r#"{"input":[{"role":"user","content":"q"},{"type":"reasoning","id":"r"},{"type":"function_call","call_id":"c","name":"g","arguments":"{}"},{"type":"function_call_output","call_id":"c","output":"1"}]}"#);
+        assert_eq!(
+            (
+                second.conversation,
+                second.parent.as_deref(),
+                second.tools.as_deref()
+            ),
+            (first.conversation, Some("3"), Some("g"))
+        );
+        let third = rig.ask("5", r#"{"input":"and?","previous_response_id":"answer-4"}"#);
+        assert_eq!(third.parent.as_deref(), Some("4"));
+        let claude = rig.ask("6", r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant","content":[{"type":"tool_use","id":"1","name":"h","input":{}}]},{"role":"user","content":[]}]}"#);
+        assert_eq!(claude.tools.as_deref(), Some("h"));
+    }
+
+    #[test]
+    fn what_is_no_conversation_has_no_place_and_nonsense_breaks_nothing() {
+        let asked = Asked {
+            consumer: None,
+            request: "1",
+            answer: None,
+            answered: true,
+        };
+        for body in [
+            "{}",
+            "7",
+            "[]",
+            r#"{"messages":null,"metadata":7}"#,
+            r#"{"conversation":"","metadata":{"user_id":"_session_"}}"#,
+        ] {
+            let place = Conversations::default().place(&turn(body), asked);
+            assert!(place.is_none() || body.contains("null"), "{body}: {place:?}");
+        }
+        for body in [
+            r#"{"messages":[null,1,[],{"role":7,"content":{"a":[]}}]}"#,
+            r#"{"messages":{"role":"assistant"}}"#,
+        ] {
+            assert!(
+                Conversations::default().place(&turn(body), asked).is_some(),
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let rig = rig();
+        for number in 0..40_000 {
+            rig.ask(
+                &number.to_string(),
+                &format!(r#"{{"messages":[{{"role":"user","content":"{number}"}}]}}"#),
+            );
+        }
+        let known = rig.0.0.lock().unwrap();
+        assert_eq!((known.links.len(), known.order.len()), (MOST, MOST));
+        let long: Vec<_> = (0..200).map(|number| format!(r#"{{"role":"assistant","tool_calls":[{{"function":{{"name":"t"}}}}],"content":"{number}"}}"#)).collect();
+        let turn = turn(&format!(r#"{{"messages":[{}]}}"#, long.join(",")));
+        assert_eq!((turn.beginnings.len(), turn.tools.len()), (MOST_BEGINNINGS, 1));
+    }
+}
