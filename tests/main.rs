@@ -26,6 +26,8 @@ mod document_000_json;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod key_auth;
+#[cfg(test)]
 mod ledger;
 #[cfg(test)]
 mod limits;

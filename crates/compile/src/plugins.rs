@@ -14,11 +14,11 @@ use tollgate_kinds::{Diagnostic, WasmPlugin};
 use tollgate_plugin::{
     Candidate, Condition, DomainPattern, Link, Order, Origin, Phase, Plugin, ServicePattern,
 };
-use tollgate_plugins::table::{ParseContext, Row};
+use tollgate_plugins::table::{ParseContext, Row, Shared};
 
 use crate::failed::Failed;
 use crate::image::{self, Runtime};
-use crate::plugin_cache::{Key, extensions};
+use crate::plugin_cache::{Digest, Key, digest, extensions};
 use crate::rules::{self, Config, Scope};
 use crate::{Input, origin, templates};
 
@@ -130,6 +130,8 @@ pub(crate) fn compile(input: &Input<'_>, diagnostics: &mut Vec<Diagnostic>) -> C
                 input,
                 plugin,
                 diagnostics,
+                has_rules: false,
+                shared: Shared::default(),
             }
             .compile(),
         );
@@ -144,6 +146,16 @@ struct Compiler<'a, 'd> {
     input: &'a Input<'a>,
     plugin: &'a WasmPlugin,
     diagnostics: &'d mut Vec<Diagnostic>,
+    has_rules: bool,
+    /// What the configs of this plugin share.
+    shared: Shared,
+}
+
+/// What a parser gets besides the rule.
+#[derive(Clone, Copy, Default)]
+struct Global<'v> {
+    config: Option<&'v Value>,
+    digest: Option<Digest>,
 }
 
 impl<'a> Compiler<'a, '_> {
@@ -163,35 +175,38 @@ impl<'a> Compiler<'a, '_> {
             anywhere: Vec::new(),
         };
         let global_config = written.global.as_ref().map(|config| self.rendered(config));
-        let has_rules = !written.rules.is_empty();
-        // A global config that cannot be used does not count next to rules, as in Higress.
-        let global =
-            written
-                .global
-                .as_ref()
-                .zip(global_config.as_ref())
-                .and_then(
-                    |(config, value)| match self.parse(builtin, Some(value), None, config) {
-                        Some(plugin) => Some((config, value, Some(plugin))),
-                        None if has_rules && builtin.is_some() => None,
-                        None => Some((config, value, self.failed(&compiled.name))),
-                    },
-                );
-        let inherited = global
-            .as_ref()
-            .filter(|_| builtin.is_some())
-            .map(|(_, value, _)| value.as_ref());
+        self.has_rules = !written.rules.is_empty();
+        let whole = self.global(builtin, global_config.as_deref());
+        // A global config that cannot be used does not count next to rules, as in Higress. But where it would have
+        // asked who comes, nobody comes.
+        let may_miss = self.has_rules && builtin.is_some_and(|row| !row.guards());
+        let mut inherited = Global::default();
+        let mut global = None;
+        if let (Some(config), Some(_)) = (&written.global, &global_config) {
+            match self.parse(builtin, whole, None, config) {
+                Some(plugin) => {
+                    inherited = whole;
+                    global = Some((config, Some(plugin)));
+                }
+                None if may_miss => {}
+                None => global = Some((config, self.failed(&compiled.name))),
+            }
+        }
         for rule in &written.rules {
             if let Some(warning) = rule.warning {
                 self.diagnostics.push(self.plugin.warning(&rule.field, warning));
             }
             let value = self.rendered(&rule.config);
-            let parsed = self.parse(builtin, inherited, Some(&value), &rule.config);
-            let plugin = parsed.or_else(|| self.failed(&compiled.name));
+            let plugin = match value.get("_disable_") {
+                Some(Value::Bool(true)) => None,
+                _ => self
+                    .parse(builtin, inherited, Some(&value), &rule.config)
+                    .or_else(|| self.failed(&compiled.name)),
+            };
             let origin = self.origin(&rule.config);
             compiled.add_rule(&rule.scope, plugin, origin);
         }
-        if let Some((config, _, plugin)) = global {
+        if let Some((config, plugin)) = global {
             let origin = self.origin(config);
             compiled.add(Condition::Always, Reach::Every, plugin, origin);
         }
@@ -221,6 +236,15 @@ impl<'a> Compiler<'a, '_> {
         None
     }
 
+    /// What all configs of the plugin build on.
+    fn global<'v>(&mut self, builtin: Option<&'static Row>, config: Option<&'v Value>) -> Global<'v> {
+        let digest = config.map(digest);
+        if let (Some(row), Some(digest)) = (builtin, digest) {
+            self.shared = self.input.options.cache.shared(self.plugin, row, digest);
+        }
+        Global { config, digest }
+    }
+
     /// The config with its templates replaced.
     fn rendered<'v>(&mut self, config: &'v Config<'_>) -> std::borrow::Cow<'v, Value> {
         let (value, missing) = templates::render(&config.value, self.input.objects, self.input.options);
@@ -235,15 +259,18 @@ impl<'a> Compiler<'a, '_> {
     fn parse(
         &mut self,
         builtin: Option<&'static Row>,
-        global: Option<&Value>,
+        global: Global<'_>,
         rule: Option<&Value>,
         config: &Config<'_>,
     ) -> Option<Arc<dyn Plugin>> {
         let row = builtin?;
-        let key = Key::new(self.plugin, row, &config.field, global, rule);
+        let key = Key::new(self.plugin, row, &config.field)
+            .global(global.digest, self.has_rules)
+            .rule(rule);
         let (parsed, warnings) = self.input.options.cache.get_or_parse(key, || {
-            let context = ParseContext::with_annotations(extensions(self.plugin));
-            let parsed = (row.parse)(global, rule, &context);
+            let context = ParseContext::new(self.has_rules, self.shared.clone())
+                .with_annotations(extensions(self.plugin));
+            let parsed = (row.parse)(global.config, rule, &context);
             (parsed, context.take_warnings())
         });
         let place = |fault: ConfigError| {

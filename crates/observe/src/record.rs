@@ -93,6 +93,8 @@ pub struct Record {
     pub attempts: Cell<u32>,
     /// Consumer recognised by an authentication plugin.
     pub consumer: RefCell<Option<Arc<str>>>,
+    /// Names of headers and query parameters whose values are credentials: no log line shows them.
+    pub(crate) hidden: RefCell<SmallVec<[Arc<str>; 1]>>,
     /// Status sent to the client; 0 while none was.
     pub status: Cell<u16>,
     /// `%RESPONSE_CODE_DETAILS%`.
@@ -156,6 +158,7 @@ impl Record {
             upstream_failure: RefCell::default(),
             attempts: Cell::default(),
             consumer: RefCell::default(),
+            hidden: RefCell::default(),
             status: Cell::default(),
             details: RefCell::new(Cow::Borrowed("")),
             flags: Cell::default(),
@@ -217,6 +220,14 @@ impl Record {
         match tags.iter_mut().find(|tag| tag.0 == name) {
             Some(tag) => tag.1 = value,
             None => tags.push((name, value)),
+        }
+    }
+
+    /// Keeps the value of the header and of the query parameter with this name out of log lines: `***` stands for it.
+    pub fn hide(&self, name: &Arc<str>) {
+        let mut hidden = self.hidden.borrow_mut();
+        if !hidden.contains(name) {
+            hidden.push(name.clone());
         }
     }
 

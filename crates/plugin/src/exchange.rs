@@ -14,6 +14,7 @@ use tollgate_body::{Request, Response};
 use tollgate_observe::{Prices, Record, Spend};
 
 use crate::Link;
+use crate::credential::{self, CredentialPlace};
 
 /// One request's context.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub struct Exchange {
     reroute: bool,
     /// How often the route was chosen again.
     reroutes: u32,
+    /// Where authentication found credentials.
+    credentials: Vec<CredentialPlace>,
 }
 
 impl Exchange {
@@ -45,7 +48,20 @@ impl Exchange {
             buffer_limit,
             reroute: false,
             reroutes: 0,
+            credentials: Vec::new(),
         }
+    }
+
+    /// Notes where the request carries a credential of the gateway's.
+    pub fn found_credential(&mut self, place: CredentialPlace) {
+        if !self.credentials.contains(&place) {
+            self.credentials.push(place);
+        }
+    }
+
+    /// Takes the credentials that authentication found out of the request: what follows is none of the gateway's.
+    pub fn remove_credentials(&self, request: &mut Request) {
+        credential::remove(&self.credentials, request);
     }
 
     /// Says that what routing looked at has changed: before the next plugin the route is chosen again, and the

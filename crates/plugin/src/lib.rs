@@ -5,11 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod chain;
+mod credential;
 mod exchange;
 mod phase;
 mod rule;
 
 pub use chain::{Candidate, Condition, Link, Next, Origin, Plugin};
+pub use credential::CredentialPlace;
 pub use exchange::{Caller, Exchange, Host, Money, cluster_name, unknown_cluster};
 pub use phase::{Order, Phase};
 pub use rule::{DomainPattern, ServicePattern};

@@ -9,13 +9,20 @@ mod ai_json_resp;
 mod ai_proxy;
 mod ai_statistics;
 mod answer_watch;
+mod auth_rules;
+mod credentials;
 mod go_json;
+mod key_auth;
 mod key_rate_limit;
 mod limit_window;
 mod local_reply;
+mod query;
 mod rounds;
 #[cfg(test)]
 mod scene;
+mod strict;
+#[cfg(test)]
+mod test_chain;
 mod token_usage;
 
 #[cfg(test)]

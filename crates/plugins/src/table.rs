@@ -2,15 +2,17 @@
 //!
 //! `tollgate plugins`, the schema, the docs page and the console's form are made of these rows.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
 use tollgate_plugin::{Phase, Plugin};
 
-use crate::{ai_json_resp, ai_proxy, ai_statistics, key_rate_limit};
+use crate::{ai_json_resp, ai_proxy, ai_statistics, key_auth, key_rate_limit};
 
 /// One built-in plugin.
 #[derive(Debug)]
@@ -44,22 +46,58 @@ pub type Parse = fn(Option<&Value>, Option<&Value>, &ParseContext) -> Result<Arc
 pub struct ParseContext {
     warnings: RefCell<Vec<ConfigError>>,
     annotations: BTreeMap<String, String>,
+    has_rules: bool,
+    shared: Shared,
 }
 
 impl ParseContext {
-    /// A context for an object with these annotations.
+    /// For one config of a plugin: whether it has rules besides the global config, and what its configs share.
     #[must_use]
-    pub fn with_annotations(annotations: BTreeMap<String, String>) -> Self {
+    pub fn new(has_rules: bool, shared: Shared) -> Self {
         Self {
-            annotations,
-            ..Self::default()
+            warnings: RefCell::default(),
+            annotations: BTreeMap::new(),
+            has_rules,
+            shared,
         }
+    }
+
+    /// The same for an object with these annotations.
+    #[must_use]
+    pub fn with_annotations(mut self, annotations: BTreeMap<String, String>) -> Self {
+        self.annotations = annotations;
+        self
     }
 
     /// An extension of ours (`tollgate.dev/…`) that the object asks for in its annotations.
     #[must_use]
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.annotations.get(name).map(String::as_str)
+    }
+
+    /// Whether the plugin has rules. Authentication asks: with rules, requests outside them may pass.
+    pub fn has_rules(&self) -> bool {
+        self.has_rules
+    }
+
+    /// What `make` makes of the plugin's global config: made once for all rules that build on it, and kept over
+    /// reloads as long as somebody uses it.
+    ///
+    /// # Errors
+    /// What `make` returned; a failure is not kept.
+    pub fn shared<T: Any + Send + Sync>(
+        &self,
+        make: impl FnOnce() -> Result<T, ConfigError>,
+    ) -> Result<Arc<T>, ConfigError> {
+        let mut slot = self.shared.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = slot.as_ref().and_then(Weak::upgrade);
+        if let Some(made) = kept.and_then(|any| any.downcast::<T>().ok()) {
+            return Ok(made);
+        }
+        let made = Arc::new(make()?);
+        let any: Arc<dyn Any + Send + Sync> = made.clone();
+        *slot = Some(Arc::downgrade(&any));
+        Ok(made)
     }
 
     /// A field that is accepted and does nothing.
@@ -73,6 +111,26 @@ impl ParseContext {
     }
 }
 
+/// What the configs of one plugin share; see [`ParseContext::shared`]. Clones are one.
+#[derive(Clone, Default)]
+pub struct Shared(Arc<Mutex<Option<Weak<dyn Any + Send + Sync>>>>);
+
+impl Shared {
+    /// Whether anything in it is still used.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        let slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        slot.as_ref().is_some_and(|kept| kept.strong_count() > 0)
+    }
+}
+
+/// It may hold secrets: nothing of it is shown.
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Shared")
+    }
+}
+
 /// One documented field of a config.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
@@ -82,6 +140,14 @@ pub struct Field {
     pub kind: &'static str,
     /// Meaning, unit and default.
     pub doc: &'static str,
+}
+
+impl Row {
+    /// Whether the plugin decides who gets in. Where such a config cannot be used, nobody gets in.
+    #[must_use]
+    pub fn guards(&self) -> bool {
+        matches!(self.phase, Phase::Authn | Phase::Authz)
+    }
 }
 
 /// The row of a plugin name.
@@ -128,6 +194,15 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: ai_statistics::FIELDS,
         doc: "Counts tokens and durations of AI requests, and puts chosen values into log and span.",
+    },
+    Row {
+        name: "key-auth",
+        phase: Phase::Authn,
+        priority: 310,
+        parse: key_auth::parse,
+        rules_inherit: true,
+        fields: key_auth::FIELDS,
+        doc: "Lets in who presents a key, in a header or a parameter, and says which consumer it is.",
     },
     Row {
         name: "key-rate-limit",

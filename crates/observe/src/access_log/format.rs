@@ -319,6 +319,7 @@ impl Format {
 
     /// Appends the line of an exchange that ended at `ended`; no allocation but `out`'s growth.
     pub fn write(&self, record: &Record, ended: Instant, out: &mut Vec<u8>) {
+        self.hide(record);
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => out.extend_from_slice(text),
@@ -330,6 +331,27 @@ impl Format {
                     let (limit, place) = (*limit, *place);
                     Printer { out, limit, place }.print(operator, record, ended);
                 }
+            }
+        }
+    }
+}
+
+impl Format {
+    /// Covers kept headers that turned out to be credentials.
+    fn hide(&self, record: &Record) {
+        let hidden = record.hidden.borrow();
+        if hidden.is_empty() {
+            return;
+        }
+        let mut captured = record.request_headers.borrow_mut();
+        for (slot, kept) in self.slots.request.iter().zip(captured.iter_mut()) {
+            let is_hidden = |name: &HeaderName| {
+                hidden
+                    .iter()
+                    .any(|hidden| hidden.eq_ignore_ascii_case(name.as_str()))
+            };
+            if kept.is_some() && matches!(slot, Capture::Header(name) if is_hidden(name)) {
+                *kept = Some(HeaderValue::from_static("***"));
             }
         }
     }

@@ -58,6 +58,8 @@ pub(super) enum RequestSource {
     ReplacedPath(usize),
     Scheme,
     RequestId,
+    /// Who authentication recognised, else the header.
+    Consumer(usize),
     Header(usize),
 }
 
@@ -515,6 +517,7 @@ fn request_source(name: &str, slots: &mut Slots) -> Result<RequestSource, String
         "x-request-id" => RequestSource::RequestId,
         "x-envoy-original-host" => RequestSource::ReplacedAuthority(slots.authority()),
         "x-envoy-original-path" => RequestSource::ReplacedPath(slots.path()),
+        "x-mse-consumer" => RequestSource::Consumer(slots.request_header(headers::X_MSE_CONSUMER)),
         pseudo if pseudo.starts_with(':') => return Err(format!("`{name}` is no header name")),
         other => RequestSource::Header(slots.request_header(header_name(other)?)),
     })

@@ -332,6 +332,27 @@ fn host_name_and_time_of_writing() {
 }
 
 #[test]
+fn credentials_in_headers_and_parameters_are_covered() {
+    let text =
+        "%REQ(APIKEY)% %REQ(OTHER)% %REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(X-MSE-CONSUMER)%";
+    let format = Format::parse(text).unwrap();
+    let record = record_of("/p?a=1&api%6Bey=s3cret&apikey&b=apikey");
+    let mut headers = HeaderMap::new();
+    headers.insert("apikey", HeaderValue::from_static("s3cret"));
+    headers.insert("other", HeaderValue::from_static("o"));
+    let path = "/p?a=1&api%6Bey=s3cret&apikey&b=apikey";
+    format.capture_request(&record, &Method::GET, "a", path, &headers);
+    record.hide(&"ApiKey".into());
+    record.hide(&"apikey".into());
+    *record.consumer.borrow_mut() = Some("alice".into());
+    let covered = "/p?a=1&api%6Bey=***&apikey&b=apikey";
+    assert_eq!(
+        line(&format, &record, record.started),
+        format!("*** o {covered} {covered} alice\n")
+    );
+}
+
+#[test]
 fn what_plugins_changed_shows_as_sent_and_as_came() {
     let text = "%REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-HOST)% \
                 %REQ(X-ENVOY-ORIGINAL-PATH)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(X-MSE-CONSUMER)%";

@@ -1,7 +1,9 @@
 //! Printing one operator of one record, dressed for the place where it stands.
 
+use std::borrow::Cow;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{HeaderValue, Version};
 use tollgate_base::Flag;
@@ -136,6 +138,7 @@ impl Printer<'_> {
     fn request(&mut self, source: RequestSource, record: &Record) -> bool {
         let original = &record.original;
         let captured = record.request_headers.borrow();
+        let consumer = record.consumer.borrow();
         let at = |slot: usize| {
             captured
                 .get(slot)
@@ -153,9 +156,19 @@ impl Printer<'_> {
             RequestSource::Scheme if record.connection.tls => Some(&b"https"[..]),
             RequestSource::Scheme => Some(&b"http"[..]),
             RequestSource::RequestId => Some(record.request_id.as_bytes()),
+            // The vendor does not get it, so it is not among what was sent.
+            RequestSource::Consumer(slot) => consumer.as_deref().map(str::as_bytes).or(at(slot)),
             RequestSource::Header(slot) => at(slot),
         };
+        let is_path = matches!(
+            source,
+            RequestSource::Path(_) | RequestSource::OriginalPath | RequestSource::ReplacedPath(_)
+        );
         match value {
+            Some(value) if is_path => {
+                self.text(&covered(value, &record.hidden.borrow()));
+                true
+            }
             Some(value) if !value.is_empty() => {
                 self.text(value);
                 true
@@ -398,4 +411,30 @@ fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
     }
     out.push(b':');
     out.extend_from_slice(itoa::Buffer::new().format(address.port()).as_bytes());
+}
+
+/// A path and query in which the values of these parameters are covered.
+fn covered<'a>(path: &'a [u8], hidden: &[Arc<str>]) -> Cow<'a, [u8]> {
+    let query = path.iter().position(|byte| *byte == b'?');
+    let Some((before, query)) = query.and_then(|mark| path.split_at_checked(mark + 1)) else {
+        return path.into();
+    };
+    if hidden.is_empty() {
+        return path.into();
+    }
+    let mut out = before.to_vec();
+    for (index, pair) in query.split(|byte| *byte == b'&').enumerate() {
+        if index > 0 {
+            out.push(b'&');
+        }
+        let name = pair.split(|byte| *byte == b'=').next().unwrap_or(pair);
+        let is_meant = |hidden: &Arc<str>| percent_encoding::percent_decode(name).eq(hidden.bytes());
+        if name.len() < pair.len() && hidden.iter().any(is_meant) {
+            out.extend_from_slice(name);
+            out.extend_from_slice(b"=***");
+        } else {
+            out.extend_from_slice(pair);
+        }
+    }
+    out.into()
 }

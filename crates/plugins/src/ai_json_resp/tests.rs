@@ -263,7 +263,7 @@ async fn own_calls_and_bodies_that_nobody_reads_pass() {
 #[tokio::test]
 async fn without_a_service_the_rounds_go_through_the_chain() {
     let annotations = BTreeMap::from([(ANNOTATION.to_owned(), "chain".to_owned())]);
-    let context = ParseContext::with_annotations(annotations);
+    let context = ParseContext::default().with_annotations(annotations);
     let plugin = super::parse(Some(&json!({"jsonSchema": reasoning_schema()})), None, &context).unwrap();
     let scene = Scene::new(plugin);
     scene.forwards(200, &said("no").to_string());

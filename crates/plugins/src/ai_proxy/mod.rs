@@ -79,9 +79,10 @@ impl Active {
     async fn call(
         &self,
         exchange: &mut Exchange,
-        request: Request,
+        mut request: Request,
         next: Next<'_>,
     ) -> Result<Response, Error> {
+        exchange.remove_credentials(&mut request);
         exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);
         exchange.record.vendor.set(Some(self.provider.row.name));
         let account = Account::begin(exchange, &request);
