@@ -44,6 +44,10 @@ mod routing;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]
+mod statistics_documents;
+#[cfg(test)]
+mod statistics_endings;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;

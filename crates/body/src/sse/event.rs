@@ -172,7 +172,18 @@ impl SseEvent {
         self.raw_data()
     }
 
+    /// The data of an event that is nothing but one line of it, as most are.
+    fn only_line(&self) -> Option<&[u8]> {
+        let line = self.raw().strip_prefix(b"data: ").filter(|_| !self.marked)?;
+        let length = memchr2(b'\n', b'\r', line)?;
+        let (data, behind) = line.split_at(length);
+        matches!(behind, b"\n\n" | b"\r\n\r\n" | b"\r\r").then_some(data)
+    }
+
     fn raw_data(&self) -> Option<Cow<'_, [u8]>> {
+        if let Some(data) = self.only_line() {
+            return Some(Cow::Borrowed(data));
+        }
         let mut found: Option<Cow<'_, [u8]>> = None;
         for line in self.lines().filter(|line| line.name == b"data") {
             found = Some(match found {

@@ -146,7 +146,7 @@ impl Gathering {
             (Shape::Fresh(place), _) => self.fresh(data, place.as_ref(), paths),
             (Shape::Same(_), Again::Unknown) => self.fresh(data, None, paths),
             (Shape::Same(_), Again::Nothing) => {}
-            (Shape::Same(text), Again::Text) => self.take(&PathValue::string(text)),
+            (Shape::Same(text), Again::Text) => self.again_text(text),
             (Shape::Same(_), Again::Constant(constant)) => {
                 if let Some(text) = &mut self.text {
                     text.push(constant);
@@ -176,6 +176,20 @@ impl Gathering {
         };
         self.again = without(text, paths, std::mem::take(&mut self.again));
         self.take(&found);
+    }
+
+    /// Takes a string in, given with its quotes.
+    fn again_text(&mut self, quoted: &[u8]) {
+        let inside = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
+        if let Some(text) = &mut self.text
+            && memchr::memchr(b'\\', inside).is_none()
+            && let Ok(piece) = std::str::from_utf8(inside)
+        {
+            text.push(piece);
+            self.value = Value::Bool(true);
+            return;
+        }
+        self.take(&PathValue::string(quoted));
     }
 
     /// Nothing that follows can change the value.

@@ -1,6 +1,7 @@
 //! The plugin through its front door: a chain of one link in front of a scripted vendor, then settlement.
 
 mod configs;
+mod dialects;
 mod endings;
 mod generations;
 

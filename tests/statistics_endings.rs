@@ -1,0 +1,227 @@
+//! `ai-statistics` at every end that is no ordinary one: what it tells is the same in log, counters and ledger.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use tollgate_mock_llm::{Options, SilentPort};
+use tollgate_testkit::client::{open, send};
+
+use crate::support::{
+    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    raw_server, wasm_plugin,
+};
+
+const LOG: &str = r#"apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: higress-config
+  namespace: higress-system
+data:
+  mesh: |
+    accessLogFormat: |
+      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","termination":"%TOLLGATE(termination)%"}
+"#;
+
+/// A gateway with `ai-proxy` for `api`, `ai-statistics` for all, and these documents.
+fn scene(data: &Path, more: &[String]) -> Scene {
+    let mock = mock(Options::default());
+    let mut parts = vec![
+        ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
+        wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
+        LOG.to_owned(),
+    ];
+    let here = |text: &String| text.replace("MOCK", &mock.addr().to_string());
+    parts.extend(more.iter().map(here));
+    Scene {
+        gateway: gateway()
+            .option("--data", data.display())
+            .file("scene.yaml", &documents(&parts))
+            .unwrap()
+            .go()
+            .unwrap(),
+        mock,
+    }
+}
+
+/// Two static services: the mock, and another address.
+fn two_services(other: std::net::SocketAddr) -> String {
+    bridge(&[("mock", other), ("other", other)]).replacen(&format!("\"{other}\""), "\"MOCK\"", 1)
+}
+
+/// What a line says of tokens: source, input, output.
+fn tokens(line: &Value) -> Option<(String, u64, u64)> {
+    let log: Value = serde_json::from_str(line["ai_log"].as_str().unwrap()).unwrap_or_default();
+    let count = |name: &str| log[name].as_u64();
+    let source = log["usage_source"].as_str().unwrap_or("provider").to_owned();
+    Some((source, count("input_token")?, count("output_token")?))
+}
+
+/// Ends the gateway if it still runs, and compares lines, counters and ledger.
+async fn agree(scene: Scene, data: &Path, lines: &[Value], page: &str) {
+    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
+    for (source, input, output) in lines.iter().filter_map(tokens) {
+        *sums
+            .entry(format!("source=\"{source}\",type=\"input\""))
+            .or_default() += input;
+        *sums
+            .entry(format!("source=\"{source}\",type=\"output\""))
+            .or_default() += output;
+    }
+    let counted: BTreeMap<String, u64> = page
+        .lines()
+        .filter_map(|line| {
+            let line = line.strip_prefix("tollgate_usage_tokens_total{")?;
+            let (labels, value) = line.split_once("} ")?;
+            Some((labels.to_owned(), value.parse().unwrap()))
+        })
+        .filter(|(_, value)| *value > 0)
+        .collect();
+    assert_eq!(counted, sums);
+    scene.gateway.signal("TERM").unwrap();
+    assert!(scene.gateway.wait().unwrap().success());
+    for line in lines {
+        row_agrees(&rows(data), line);
+    }
+}
+
+fn rows(data: &Path) -> Vec<Value> {
+    let output = Command::new(BINARY)
+        .args(["usage", "--rows", "--json", "--data"])
+        .arg(data)
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// One row, with the line's tokens and end.
+fn row_agrees(rows: &[Value], line: &Value) {
+    let mine: Vec<_> = rows
+        .iter()
+        .filter(|row| row["request_id"] == line["id"])
+        .collect();
+    assert_eq!(mine.len(), 1, "{line}");
+    assert_eq!(mine[0]["termination"], line["termination"], "{line}");
+    let told = tokens(line);
+    let (source, input, output) = told.clone().unwrap_or_default();
+    assert_eq!(
+        mine[0]["source"].as_str(),
+        told.map(|_| source).as_deref(),
+        "{line}"
+    );
+    assert_eq!(
+        (mine[0]["input"].as_u64(), mine[0]["output"].as_u64()),
+        (Some(input), Some(output)),
+        "{line}"
+    );
+}
+
+#[tokio::test]
+async fn every_timer_leaves_what_had_been_said() {
+    let data = tempfile::tempdir().unwrap();
+    let silent = SilentPort::new().unwrap();
+    let timers = [
+        ("tollgate.dev/timeout-response-head", "700ms"),
+        ("tollgate.dev/timeout-first-event", "700ms"),
+        ("tollgate.dev/timeout-silence", "700ms"),
+        ("tollgate.dev/timeout-total", "3s"),
+    ];
+    let scene = scene(
+        data.path(),
+        &[
+            two_services(silent.addr()),
+            ingress("api", "/v1", "mock.static", &timers),
+            ingress(
+                "dead",
+                "/dead",
+                "other.static",
+                &[("tollgate.dev/timeout-connect", "700ms")],
+            ),
+        ],
+    );
+    let mut lines = Vec::new();
+    for (path, fault, ends, is_told) in [
+        ("/dead/v1/chat/completions", "", "timeout_connect", false),
+        ("", "stall-head", "timeout_response_head", false),
+        // The head has come, and with it the vendor's work on the question.
+        ("", "stall-first", "timeout_first_event", true),
+        ("", "stall-between;after=3", "timeout_silence", true),
+        ("", "pace;ms=50,tokens;n=500", "timeout_total", true),
+    ] {
+        let (mut request, id) = ordered(fault, CHAT_STREAM);
+        if !path.is_empty() {
+            *request.uri_mut() = path.parse().unwrap();
+        }
+        drop(send(scene.gateway.http, request).await);
+        let line = scene.gateway.line_of(&id);
+        assert_eq!(line["termination"], ends, "{line}");
+        let told = tokens(&line);
+        assert_eq!(
+            told.as_ref().map(|told| told.0.as_str()),
+            is_told.then_some("estimated"),
+            "{line}"
+        );
+        lines.push(line);
+    }
+    let outputs: Vec<u64> = lines.iter().filter_map(tokens).map(|told| told.2).collect();
+    assert!(
+        outputs.is_sorted() && outputs[0] == 0 && outputs[1] > 0,
+        "{outputs:?}"
+    );
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    agree(scene, data.path(), &lines, &page).await;
+}
+
+#[tokio::test]
+async fn a_retry_counts_the_answer_that_the_client_got() {
+    let data = tempfile::tempdir().unwrap();
+    let down =
+        raw_server(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+            .await;
+    let retries = [
+        ("higress.io/proxy-next-upstream", "error,http_503,non_idempotent"),
+        ("higress.io/proxy-next-upstream-tries", "3"),
+    ];
+    let both = bridge(&[("mock", down)]).replacen(&format!("\"{down}\""), &format!("\"{down},MOCK\""), 1);
+    let scene = scene(
+        data.path(),
+        &[both, ingress("api", "/v1", "mock.static", &retries)],
+    );
+    let mut lines = Vec::new();
+    for number in 0..12 {
+        let (request, id) = ordered("", if number % 2 == 0 { CHAT } else { CHAT_STREAM });
+        assert_eq!(send(scene.gateway.http, request).await.unwrap().status, 200);
+        lines.push(scene.gateway.line_of(&id));
+    }
+    let retried = lines.iter().filter(|line| line["attempts"] != "1").count();
+    assert!(retried > 0, "{lines:#?}");
+    let first = tokens(&lines[0]).unwrap();
+    assert!(
+        lines.iter().all(|line| tokens(line) == Some(first.clone())),
+        "{lines:#?}"
+    );
+    assert_eq!(first.0, "provider");
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    agree(scene, data.path(), &lines, &page).await;
+}
+
+#[tokio::test]
+async fn a_stop_in_the_middle_of_an_answer_counts_what_had_been_said() {
+    let data = tempfile::tempdir().unwrap();
+    let services = two_services("127.0.0.1:9".parse().unwrap());
+    let scene = scene(
+        data.path(),
+        &[services, ingress("api", "/v1", "mock.static", &[])],
+    );
+    let (request, id) = ordered("stall-between;after=3", CHAT_STREAM);
+    let mut stream = open(scene.gateway.http, request).await.unwrap();
+    stream.read_until("content").await.unwrap();
+    scene.gateway.signal("TERM").unwrap();
+    scene.gateway.signal("TERM").unwrap();
+    let line = scene.gateway.line_of(&id);
+    assert_eq!(line["termination"], "shutdown", "{line}");
+    assert_eq!(tokens(&line).unwrap().0, "estimated", "{line}");
+    assert!(scene.gateway.wait().unwrap().success());
+    row_agrees(&rows(data.path()), &line);
+}
