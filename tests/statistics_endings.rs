@@ -144,8 +144,7 @@ async fn every_timer_leaves_what_had_been_said() {
     for (path, fault, ends, is_told) in [
         ("/dead/v1/chat/completions", "", "timeout_connect", false),
         ("", "stall-head", "timeout_response_head", false),
-        // The head has come, and with it the vendor's work on the question.
-        ("", "stall-first", "timeout_first_event", true),
+        ("", "stall-first", "timeout_first_event", false),
         ("", "stall-between;after=3", "timeout_silence", true),
         ("", "pace;ms=50,tokens;n=500", "timeout_total", true),
     ] {
@@ -165,10 +164,7 @@ async fn every_timer_leaves_what_had_been_said() {
         lines.push(line);
     }
     let outputs: Vec<u64> = lines.iter().filter_map(tokens).map(|told| told.2).collect();
-    assert!(
-        outputs.is_sorted() && outputs[0] == 0 && outputs[1] > 0,
-        "{outputs:?}"
-    );
+    assert!(outputs.is_sorted() && outputs[0] > 0, "{outputs:?}");
     let page = scene.gateway.admin("/stats/prometheus").await.text();
     agree(scene, data.path(), &lines, &page).await;
 }
@@ -189,19 +185,20 @@ async fn a_retry_counts_the_answer_that_the_client_got() {
         &[both, ingress("api", "/v1", "mock.static", &retries)],
     );
     let mut lines = Vec::new();
-    for number in 0..12 {
+    for number in 0..24 {
         let (request, id) = ordered("", if number % 2 == 0 { CHAT } else { CHAT_STREAM });
-        assert_eq!(send(scene.gateway.http, request).await.unwrap().status, 200);
+        send(scene.gateway.http, request).await.unwrap();
         lines.push(scene.gateway.line_of(&id));
     }
-    let retried = lines.iter().filter(|line| line["attempts"] != "1").count();
-    assert!(retried > 0, "{lines:#?}");
-    let first = tokens(&lines[0]).unwrap();
-    assert!(
-        lines.iter().all(|line| tokens(line) == Some(first.clone())),
-        "{lines:#?}"
-    );
+    let good = lines.iter().filter(|line| line["code"] == "200");
+    let retried = good.clone().filter(|line| line["attempts"] != "1");
+    assert!(retried.count() > 0, "{lines:#?}");
+    let first = good.clone().next().and_then(tokens).unwrap();
     assert_eq!(first.0, "provider");
+    for line in &lines {
+        let told = (line["code"] == "200").then_some(&first);
+        assert_eq!(tokens(line).as_ref(), told, "{line}");
+    }
     let page = scene.gateway.admin("/stats/prometheus").await.text();
     agree(scene, data.path(), &lines, &page).await;
 }
