@@ -59,7 +59,7 @@ fn tokens(line: &Value) -> Option<(String, u64, u64)> {
 }
 
 /// Ends the gateway if it still runs, and compares lines, counters and ledger.
-async fn agree(scene: Scene, data: &Path, lines: &[Value], page: &str) {
+fn agree(scene: Scene, data: &Path, lines: &[Value], page: &str) {
     let mut sums: BTreeMap<String, u64> = BTreeMap::new();
     for (source, input, output) in lines.iter().filter_map(tokens) {
         *sums
@@ -166,7 +166,7 @@ async fn every_timer_leaves_what_had_been_said() {
     let outputs: Vec<u64> = lines.iter().filter_map(tokens).map(|told| told.2).collect();
     assert!(outputs.is_sorted() && outputs[0] > 0, "{outputs:?}");
     let page = scene.gateway.admin("/stats/prometheus").await.text();
-    agree(scene, data.path(), &lines, &page).await;
+    agree(scene, data.path(), &lines, &page);
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_retry_counts_the_answer_that_the_client_got() {
         assert_eq!(tokens(line).as_ref(), told, "{line}");
     }
     let page = scene.gateway.admin("/stats/prometheus").await.text();
-    agree(scene, data.path(), &lines, &page).await;
+    agree(scene, data.path(), &lines, &page);
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! What every answer of a vendor costs, told the same way wherever one looks, whichever plugins are there.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 
 use serde_json::Value;
 use tollgate_mock_llm::Options;
 use tollgate_testkit::client::send;
 
+use crate::clients::{python, run_script};
 use crate::support::{
     CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, higress_config, ingress, mock,
     ordered, wasm_plugin,
@@ -90,4 +92,44 @@ async fn nobody_names_himself_a_consumer() {
     assert!(!page.contains("somebody-else"), "{page}");
     let seen = scene.last();
     assert!(!format!("{seen:?}").contains("somebody-else"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn prometheus_own_parser_reads_every_family() {
+    let scene = scene(&[
+        ai_proxy("api", OPENAI),
+        wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
+    ]);
+    for fault in ["", "cut;after=3", "usage-absent", "429", "reset"] {
+        let (request, id) = ordered(fault, CHAT_STREAM);
+        drop(send(scene.gateway.http, request).await);
+        scene.gateway.line_of(&id);
+    }
+    let mut command = Command::new(python());
+    command
+        .arg("metrics.py")
+        .arg(format!("http://{}/stats/prometheus", scene.gateway.admin));
+    let printed = run_script(command).await;
+    let samples: BTreeMap<String, Value> = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    for line in page.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (family, kind) = line.split_once(' ').unwrap();
+        // The parser calls each counter by the newer form of its name.
+        let shown = match kind {
+            "histogram" => format!("{family}_count{{"),
+            "counter" => format!("{}_total{{", family.trim_end_matches("_total")),
+            _ => format!("{family}{{"),
+        };
+        assert!(
+            samples.keys().any(|series| series.starts_with(&shown)),
+            "{family} is not read: {samples:#?}"
+        );
+    }
+    let labels = "ai_cluster=outbound|80||mock.static,ai_model=gpt-4o,ai_route=api";
+    assert!(
+        samples[&format!("route_upstream_model_input_token_total{{{labels}}}")]
+            .as_f64()
+            .unwrap()
+            > 0.0
+    );
 }

@@ -81,10 +81,13 @@ fn string(text: &str, out: &mut String) {
 /// Bytes in front of the first that may be escaped; blocks without any are passed over as a whole.
 fn clean_length(text: &[u8]) -> usize {
     let (blocks, _) = text.as_chunks::<16>();
-    // Not a `bool`: folded as a number the comparisons compile to vector instructions.
     let is_clean = |block: &&[u8; 16]| {
-        let marks = block.iter().map(|byte| u8::from(may_be_escaped(*byte)));
-        marks.fold(0, |any, mark| any | mark) == 0
+        // Not a `bool`: only as a number the comparisons compile to vector instructions.
+        let mut any = 0;
+        for byte in *block {
+            any |= u8::from(may_be_escaped(*byte));
+        }
+        any == 0
     };
     let passed = blocks.iter().take_while(is_clean).count() * 16;
     let rest = text.get(passed..).unwrap_or_default();

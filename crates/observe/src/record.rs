@@ -127,6 +127,8 @@ pub struct Record {
     pub arm: RefCell<Option<Arc<str>>>,
     /// Attributes of the `ai_log` object.
     pub ai_log: RefCell<AiLog>,
+    /// The filter state of the `ai_log` is what [`Record::write_ai_log`] made of them.
+    pub(crate) ai_log_written: Cell<bool>,
     /// Tags for the exchange's span, later ones of the same name win.
     pub span_tags: RefCell<Vec<Attribute>>,
     /// What runs when the exchange is settled.
@@ -175,6 +177,7 @@ impl Record {
             turn: RefCell::default(),
             arm: RefCell::default(),
             ai_log: RefCell::default(),
+            ai_log_written: Cell::default(),
             span_tags: RefCell::default(),
             hooks: Hooks::default(),
             settled: Cell::default(),
@@ -201,6 +204,7 @@ impl Record {
     /// is no valid inside of a JSON string is escaped when the line is written.
     pub fn set_filter_state(&self, key: impl Into<Cow<'static, str>>, value: String) {
         let name = key.into();
+        self.ai_log_written.set(false);
         let mut state = self.filter_state.borrow_mut();
         match state.iter_mut().find(|entry| entry.0 == name) {
             Some(entry) => entry.1 = value,
@@ -242,6 +246,7 @@ impl Record {
         let log = self.ai_log.take();
         if !log.is_empty() {
             self.set_filter_state(ai_log::FILTER_STATE, ai_log::text(log));
+            self.ai_log_written.set(true);
         }
     }
 

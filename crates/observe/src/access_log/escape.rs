@@ -60,22 +60,22 @@ fn escape_text(text: &str, out: &mut Vec<u8>, quotes: bool) {
     }
 }
 
+/// What [`LOOK`] marks, without a table.
+fn may_be_special(byte: u8) -> bool {
+    (byte < 0x20) | (byte == b'"') | (byte == b'\\') | (byte == 0x7f) | (byte == 0xc2) | (byte == 0xe2)
+}
+
 /// Bytes of a text in front of the first that [`LOOK`] marks. Values grow to the size of an LLM's answer: blocks
 /// without any are passed over as a whole, in a loop that compiles to vector instructions.
 fn clean_length(text: &[u8]) -> usize {
     let (blocks, _) = text.as_chunks::<16>();
     let is_clean = |block: &&[u8; 16]| {
-        let look = |byte: u8| {
-            (byte < 0x20)
-                | (byte == b'"')
-                | (byte == b'\\')
-                | (byte == 0x7f)
-                | (byte == 0xc2)
-                | (byte == 0xe2)
-        };
-        // Not a `bool`: only as numbers the comparisons compile to vector instructions.
-        let marks = block.iter().map(|byte| u8::from(look(*byte)));
-        marks.fold(0, |any, mark| any | mark) == 0
+        // Not a `bool`: only as a number the comparisons compile to vector instructions.
+        let mut any = 0;
+        for byte in *block {
+            any |= u8::from(may_be_special(*byte));
+        }
+        any == 0
     };
     let passed = blocks.iter().take_while(is_clean).count() * 16;
     let rest = text.get(passed..).unwrap_or_default();

@@ -13,7 +13,7 @@ use tollgate_base::flag::Flags;
 use super::escape;
 use super::format::Place;
 use super::operator::{GrpcStyle, Number, Operator, Part, Point, RequestSource, Side, Text, Unit};
-use crate::Record;
+use crate::{Record, ai_log};
 
 /// Writes one value.
 pub(super) struct Printer<'a> {
@@ -39,7 +39,7 @@ impl Printer<'_> {
                 self.header(&record.response_trailers.borrow(), *first, *second);
             }
             Operator::ServiceTime(slot) => self.service_time(*slot, record),
-            Operator::FilterState(key) => self.attribute(&record.filter_state.borrow(), key),
+            Operator::FilterState(key) => self.filter_state(record, key),
             Operator::Metadata(key) => self.attribute(&record.metadata.borrow(), key),
             Operator::StartTime(format) => self.safe(|out| format.write(record.start_time, out)),
             Operator::EmitTime(format) => self.safe(|out| format.write(clock::wall(), out)),
@@ -117,6 +117,25 @@ impl Printer<'_> {
             return;
         }
         self.text(raw);
+    }
+
+    fn filter_state(&mut self, record: &Record, key: &str) {
+        let state = record.filter_state.borrow();
+        let found = state.iter().find(|entry| entry.0 == key);
+        match found.filter(|_| record.ai_log_written.get() && key == ai_log::FILTER_STATE) {
+            Some(entry) => self.escaped(&entry.1),
+            None => self.attribute(&state, key),
+        }
+    }
+
+    /// What we have escaped ourselves: it is not looked through once more, long as it may be.
+    fn escaped(&mut self, value: &str) {
+        let is_whole = self.limit.is_none_or(|limit| limit >= value.len());
+        match self.place {
+            Place::Quoted if is_whole => self.out.extend_from_slice(value.as_bytes()),
+            Place::TypedValue if is_whole => self.safe(|out| out.extend_from_slice(value.as_bytes())),
+            _ => self.prepared(value),
+        }
     }
 
     fn attribute(&mut self, attributes: &[crate::record::Attribute], key: &str) {
