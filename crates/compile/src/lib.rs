@@ -26,10 +26,11 @@ mod services;
 mod settings;
 mod templates;
 mod tls;
+mod tracing;
 
 use tollgate_kinds::{Diagnostic, Objects};
 use tollgate_plugins::table::{self, Row};
-use tollgate_snapshot::Snapshot;
+use tollgate_snapshot::{Settings, Snapshot};
 
 pub use explain::{
     Chosen, ExplainedDestination, ExplainedPlugin, Explanation, TriedHost, TriedRoute, explain,
@@ -99,13 +100,17 @@ pub fn compile(objects: &Objects, options: &Options) -> (Snapshot, Vec<Diagnosti
     };
     let hosts = hosts::build(&input, &plans, upstreams, &chains, &mut diagnostics);
     let certificates = tls::certificates(&input, &plans, &mut diagnostics);
+    let tracing = tracing::compile(&input, &clusters, &mut diagnostics);
     let snapshot = Snapshot {
         generation: 0,
         hosts,
         clusters,
         unrouted: chains.unrouted(),
         certificates,
-        settings: input.global.settings,
+        settings: Settings {
+            tracing,
+            ..input.global.settings
+        },
     };
     (snapshot, diagnostics)
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_kinds::higress_config::HigressConfig;
+use tollgate_kinds::higress_config::{HigressConfig, Tracing};
 use tollgate_kinds::https_config::{HttpsConfig, LETS_ENCRYPT};
 use tollgate_kinds::mesh_config::MeshConfig;
 use tollgate_kinds::price_table::PriceTable;
@@ -19,7 +19,7 @@ use tollgate_snapshot::Settings;
 use crate::Options;
 
 /// Name of the ConfigMap with the gateway's settings.
-const CONFIG: &str = "higress-config";
+pub(crate) const CONFIG: &str = "higress-config";
 /// Name of the ConfigMap with certificates by domain.
 const HTTPS: &str = "higress-https";
 
@@ -34,6 +34,8 @@ pub(crate) struct Global {
     pub(crate) upstream_idle: Duration,
     /// Longest time between two look-ups of a dns service.
     pub(crate) dns_refresh: Duration,
+    /// Where traces go, as written; its service is looked up once services are known.
+    pub(crate) tracing: Option<Tracing>,
     /// Secrets by domain.
     pub(crate) https: Option<HttpsConfig>,
 }
@@ -45,6 +47,7 @@ impl Default for Global {
             route_timeout: None,
             upstream_idle: Duration::from_secs(10),
             dns_refresh: Duration::from_secs(200),
+            tracing: None,
             https: None,
         }
     }
@@ -93,8 +96,8 @@ fn higress(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Di
     settings.real_ip_header = config.add_x_real_ip_header;
     global.upstream_idle = seconds(config.upstream.idle_timeout);
     global.route_timeout = Some(seconds(downstream.route_timeout)).filter(|limit| !limit.is_zero());
+    global.tracing = config.tracing.enable.then_some(config.tracing);
     let features = [
-        ("tracing", config.tracing.enable),
         ("gzip", config.gzip.enable && written(config_map, "gzip")),
         ("mcpServer", config.mcp_server.enable),
     ];

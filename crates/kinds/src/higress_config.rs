@@ -49,7 +49,7 @@ pub struct Tracing {
     pub zipkin: Option<Collector>,
     /// SkyWalking's gRPC.
     pub skywalking: Option<Collector>,
-    /// OTLP over gRPC.
+    /// OTLP, over gRPC or HTTP.
     pub opentelemetry: Option<Collector>,
 }
 
@@ -76,6 +76,8 @@ pub struct Collector {
     pub port: u16,
     /// SkyWalking's token.
     pub access_token: MaskedText,
+    /// OpenTelemetry's transport: `grpc` (default) or `http/protobuf`. Tollgate's own.
+    pub protocol: String,
 }
 
 /// `gzip`.
@@ -276,6 +278,10 @@ impl Tracing {
             ("skywalking", &self.skywalking),
             ("opentelemetry", &self.opentelemetry),
         ];
+        if !self.enable {
+            // The chart writes a section without a service.
+            return None;
+        }
         let given: Vec<_> = collectors
             .iter()
             .filter_map(|(name, collector)| Some((*name, collector.as_ref()?)))
@@ -287,13 +293,24 @@ impl Tracing {
             if collector.port == 0 {
                 return wrong(&format!("{name}.port"), "missing");
             }
+            let known: &[&str] = match *name {
+                "opentelemetry" => &["", "grpc", "http/protobuf"],
+                _ => &[""],
+            };
+            if !known.contains(&collector.protocol.as_str()) {
+                let message = match *name {
+                    "opentelemetry" => "must be grpc or http/protobuf",
+                    _ => "only opentelemetry has a choice",
+                };
+                return wrong(&format!("{name}.protocol"), message);
+            }
         }
         match given.as_slice() {
-            [] if self.enable => wrong(
+            [] => wrong(
                 "enable",
                 "one of zipkin, skywalking, opentelemetry must say where to",
             ),
-            [] | [_] => None,
+            [_] => None,
             [_, (name, _), ..] => wrong(name, "only one of zipkin, skywalking, opentelemetry may be given"),
         }
     }

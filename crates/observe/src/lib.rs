@@ -8,9 +8,11 @@ mod ai_log;
 pub mod conversation;
 pub mod cost;
 pub mod entry;
+pub mod export;
 pub mod metrics;
 pub mod record;
 pub mod settle;
+pub mod trace;
 pub mod spend;
 pub mod usage;
 

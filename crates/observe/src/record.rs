@@ -18,6 +18,7 @@ use tollgate_base::{Flag, Termination};
 use crate::ai_log::{self, AiLog};
 use crate::conversation::Turn;
 use crate::settle::{Ending, Hooks};
+use crate::trace;
 use crate::usage::Usage;
 
 /// A name and value that a plugin leaves for log, span or metric (`wasm.ai_log`, …).
@@ -131,6 +132,8 @@ pub struct Record {
     pub(crate) ai_log_written: Cell<bool>,
     /// Tags for the exchange's span, later ones of the same name win.
     pub span_tags: RefCell<Vec<Attribute>>,
+    /// The trace under way; empty while tracing is off.
+    pub trace: trace::Slot,
     /// What runs when the exchange is settled.
     pub(crate) hooks: Hooks,
     /// Whether log line and metrics of this exchange are out; `settle` sets it.
@@ -179,6 +182,7 @@ impl Record {
             ai_log: RefCell::default(),
             ai_log_written: Cell::default(),
             span_tags: RefCell::default(),
+            trace: trace::Slot::default(),
             hooks: Hooks::default(),
             settled: Cell::default(),
         }

@@ -95,6 +95,7 @@ pub fn settle(record: &Record, to: Settlement<'_>) {
     if let Some(log) = to.log {
         log.line(|out| to.format.write(record, ended, out));
     }
+    record.trace.finish(record, ended);
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_
 use tollgate_base::{Error, Flag, Timer, error};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::Record;
+use tollgate_observe::trace::{Kind, OpenSpan};
 use tollgate_plugin::{Caller, Exchange, Host, Link, Money};
 use tollgate_snapshot::policy::{Redirect, Retry};
 use tollgate_snapshot::route::{Action, Destination};
@@ -26,6 +27,7 @@ use crate::hold;
 use crate::normalise::remove_hop_by_hop;
 use crate::rewrite;
 use crate::route::Router;
+use crate::spans;
 
 /// Largest body, in bytes, that is read before it is sent, so that it can be sent again; Envoy keeps as much.
 const RETRY_BUFFER: usize = 32 * 1024;
@@ -54,6 +56,7 @@ impl Host for Router<'_> {
         );
         rewrite::apply(&route.policy, &mut request)?;
         rewrite::edit(request.headers_mut(), &destination.headers.request);
+        exchange.record.trace.announce(request.headers_mut());
         account::capture(&self.snapshot.settings.access_log, &exchange.record, &request);
 
         let mut response = self
@@ -73,10 +76,11 @@ impl Host for Router<'_> {
         self.choose(exchange, request)
     }
 
-    fn caller(&self, _exchange: &Exchange) -> Rc<dyn Caller> {
+    fn caller(&self, exchange: &Exchange) -> Rc<dyn Caller> {
         Rc::new(Callouts {
             upstreams: self.worker.upstreams.clone(),
             snapshot: self.snapshot.clone(),
+            trace: exchange.record.trace.share(),
         })
     }
 
@@ -115,6 +119,7 @@ impl Router<'_> {
         }
         loop {
             let is_whole = may_repeat && is_at_hand(&current);
+            let span = spans::open(&record.trace, Kind::Attempt, &cluster.name, &mut current);
             let method = current.method().clone();
             let upstreams = &self.worker.upstreams;
             let mut outcome = upstreams.send_kept(cluster, &mut current, timers, record).await;
@@ -123,6 +128,7 @@ impl Router<'_> {
             {
                 outcome = hold::until_begun(response).await;
             }
+            outcome = spans::close(note_peer(span, record), outcome);
             if !is_whole {
                 return outcome;
             }
@@ -147,6 +153,18 @@ impl Router<'_> {
             left -= 1;
         }
     }
+}
+
+/// The span knows by now where its request went.
+fn note_peer(mut span: Option<OpenSpan>, record: &Record) -> Option<OpenSpan> {
+    if let (Some(span), Some(peer)) = (&mut span, record.upstream_peer.get())
+        && span.is_recorded()
+    {
+        span.set("upstream_address", peer.to_string());
+        span.set("network.peer.address", peer.ip().to_string());
+        span.set("network.peer.port", peer.port());
+    }
+    span
 }
 
 /// Whether the body announces that it fits what is kept for another attempt.

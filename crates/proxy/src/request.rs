@@ -25,7 +25,14 @@ pub(crate) async fn handle(
 ) -> Result<hyper::Response<Delivery>, Infallible> {
     let started = clock::now();
     let snapshot = worker.live.load();
-    let normal = normalise(&client, &snapshot.settings, started, incoming);
+    let mut normal = normalise(&client, &snapshot.settings, started, incoming);
+    if let Some(tracing) = &snapshot.settings.tracing {
+        let tracer = worker.tracer.of(tracing);
+        normal
+            .record
+            .trace
+            .begin(&tracer, &normal.record, normal.request.headers_mut());
+    }
     let account = Account::open(
         &worker,
         &client,

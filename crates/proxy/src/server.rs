@@ -13,13 +13,14 @@ use tokio::sync::mpsc;
 use tollgate_base::shutdown::Phase;
 use tollgate_base::{Shutdown, clock, task};
 use tollgate_snapshot::Live;
-use tollgate_upstream::{Shared, Upstreams};
+use tollgate_upstream::{Exports, Shared, Upstreams};
 
 use crate::connection::Clients;
 use crate::gate::RateBuckets;
 use crate::listener::{self, Listener};
 use crate::observer::Observers;
 use crate::tls::ServerSide;
+use crate::tracers::{Tracers, WorkerTracer};
 use crate::worker::Worker;
 
 /// How often idle and slow connections are looked for.
@@ -45,6 +46,8 @@ pub struct Options {
     pub upstream: Shared,
     /// Access log and metrics.
     pub observers: Observers,
+    /// Where what is exported leaves.
+    pub exports: Exports,
     /// The gateway's end.
     pub shutdown: Shutdown,
 }
@@ -92,6 +95,8 @@ pub fn start(options: Options) -> Result<Running, StartError> {
     };
     let http = sockets.first().and_then(|socket| socket.local_addr().ok());
     let rates = Arc::new(RateBuckets::new());
+    let metrics = options.observers.metrics().clone();
+    let tracers = Arc::new(Tracers::new(options.exports, metrics));
     let mut running = Running {
         http,
         https_wanted: options.https,
@@ -110,6 +115,7 @@ pub fn start(options: Options) -> Result<Running, StartError> {
             upstream: options.upstream.clone(),
             observers: options.observers.clone(),
             rates: rates.clone(),
+            tracers: tracers.clone(),
             shutdown: options.shutdown.clone(),
             max_connections: options.max_connections,
         };
@@ -201,6 +207,7 @@ struct Seed {
     upstream: Shared,
     observers: Observers,
     rates: Arc<RateBuckets>,
+    tracers: Arc<Tracers>,
     shutdown: Shutdown,
     max_connections: u32,
 }
@@ -221,6 +228,7 @@ fn run_worker(seed: Seed, messages: mpsc::UnboundedReceiver<Message>) {
             live: seed.live,
             upstreams: Upstreams::new(seed.upstream),
             observer: seed.observers.worker(),
+            tracer: WorkerTracer::new(seed.tracers),
             rates: seed.rates,
             shutdown: seed.shutdown,
             max_connections: seed.max_connections,
@@ -280,6 +288,7 @@ fn receive(worker: &Rc<Worker>, message: Message) {
         Message::Published => {
             let snapshot = worker.live.load();
             worker.upstreams.retain(snapshot.clusters.values());
+            worker.tracer.keep(snapshot.settings.tracing.as_ref());
         }
     }
 }

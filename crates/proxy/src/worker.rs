@@ -12,6 +12,7 @@ use crate::connection::Clients;
 use crate::ending::Ending;
 use crate::gate::RateBuckets;
 use crate::observer::Observer;
+use crate::tracers::WorkerTracer;
 
 /// One data-plane thread's belongings.
 pub(crate) struct Worker {
@@ -21,6 +22,8 @@ pub(crate) struct Worker {
     pub upstreams: Upstreams,
     /// Access log and metrics.
     pub observer: Observer,
+    /// Where traces go.
+    pub tracer: WorkerTracer,
     /// Token buckets of all workers.
     pub rates: Arc<RateBuckets>,
     /// Whether the gateway is going down.

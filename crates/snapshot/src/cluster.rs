@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// One destination service.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
     /// `outbound|<port>|<subset>|<fqdn>`.
     pub name: Arc<str>,

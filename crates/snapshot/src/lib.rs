@@ -18,7 +18,7 @@ pub use host::{Hosts, VirtualHost};
 pub use live::Live;
 pub use policy::Policy;
 pub use route::{Matcher, Route};
-pub use settings::Settings;
+pub use settings::{Settings, Tracing};
 
 use std::collections::HashMap;
 use std::sync::Arc;

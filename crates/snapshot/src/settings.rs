@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tollgate_observe::{Format, Prices};
+use tollgate_observe::{Format, Prices, trace};
+
+use crate::Cluster;
 
 /// `higress-config` and `mesh`, compiled.
 #[derive(Debug, Clone)]
@@ -30,6 +32,8 @@ pub struct Settings {
     pub envoy_headers: bool,
     /// `addXRealIpHeader`.
     pub real_ip_header: bool,
+    /// Where traces go; `None`: tracing is off.
+    pub tracing: Option<Arc<Tracing>>,
     /// Access-log format; the default is Higress's own.
     pub access_log: Arc<Format>,
     /// What tokens cost (`tollgate-prices`).
@@ -78,6 +82,17 @@ impl Default for Retention {
     }
 }
 
+/// `tracing`, compiled: what is recorded and who takes it. Two that are equal share an exporter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// Format, sampling, names.
+    pub settings: trace::Settings,
+    /// The collector, with the protocol that the format needs.
+    pub cluster: Arc<Cluster>,
+    /// Authority of the reports.
+    pub authority: Arc<str>,
+}
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -92,6 +107,7 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(10),
             envoy_headers: false,
             real_ip_header: false,
+            tracing: None,
             access_log: Arc::new(Format::higress_default()),
             prices: Arc::default(),
             ledger: Ledger::default(),

@@ -16,7 +16,7 @@ use tollgate_ledger::Ledger;
 use tollgate_observe::{Books, Metrics};
 use tollgate_proxy::{Observers, Running};
 use tollgate_snapshot::{Live, Snapshot};
-use tollgate_upstream::{Override, Shared};
+use tollgate_upstream::{Exports, Override, Shared};
 
 use crate::diagnostics::say;
 use crate::failure::Failure;
@@ -25,6 +25,9 @@ use crate::signals::{Ask, Signals};
 
 /// How long the last log lines get to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// How long the last reports to collectors get.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(flags: RunFlags) -> Result<ExitCode, Failure> {
     let extras = Extras::default();
@@ -122,6 +125,7 @@ struct Gateway {
     observers: Observers,
     ledger: Ledger,
     live: Live,
+    exports: Exports,
     trigger: Trigger,
 }
 
@@ -143,6 +147,7 @@ impl Gateway {
         ledger.configure(live.load().settings.ledger.clone());
 
         let upstream = upstream(flags, &observers, extras.roots, &extras.resolve)?;
+        let exports = Exports::new(upstream.clone());
         let admin = bind(flags.admin.0).await?;
         let options = tollgate_proxy::Options {
             http: flags.http.0,
@@ -151,6 +156,7 @@ impl Gateway {
             max_connections: flags.max_connections,
             live: live.clone(),
             upstream,
+            exports: exports.clone(),
             observers: observers.clone(),
             shutdown: shutdown.clone(),
         };
@@ -180,6 +186,7 @@ impl Gateway {
             observers,
             ledger,
             live,
+            exports,
             trigger,
         })
     }
@@ -241,7 +248,9 @@ impl Gateway {
             drop(workers.await);
         }
         let (observers, ledger) = (self.observers.clone(), self.ledger.clone());
+        let exports = self.exports.clone();
         let close = move || {
+            exports.close(LAST_REPORTS);
             observers.close(LAST_LINES);
             ledger.close(LAST_LINES);
         };

@@ -14,6 +14,7 @@ mod balance;
 mod dial;
 mod dns;
 mod endpoint;
+mod exports;
 mod failure;
 mod http1;
 mod http2;
@@ -33,6 +34,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
+pub use exports::{Exports, Target};
 pub use outside::{OutsideError, Reach};
 pub use resolve::Override;
 pub use shared::{Nameservers, Options, Shared};

@@ -116,6 +116,8 @@ pub(super) enum Text {
     Flags,
     LongFlags,
     StreamId,
+    TraceId,
+    SpanId,
     Termination,
     Consumer,
 }
@@ -250,6 +252,12 @@ static TABLE: &[Row] = &[
         "number of the client's connection",
     ),
     Row("STREAM_ID", text(Text::StreamId), "the request id"),
+    Row(
+        "TRACE_ID",
+        text(Text::TraceId),
+        "id of the request's trace, recorded or not; `-` while tracing is off",
+    ),
+    Row("SPAN_ID", text(Text::SpanId), "id of the request's own span in it"),
     Row("HOSTNAME", Make::With(hostname), "name of this machine"),
     Row("ACCESS_LOG_TYPE", Make::With(log_type), "always DownstreamEnd"),
     Row(
@@ -417,8 +425,6 @@ static UNAVAILABLE: &[&str] = &[
     "REQUEST_HEADERS_BYTES",
     "RESPONSE_HEADERS_BYTES",
     "RESPONSE_TRAILERS_BYTES",
-    "SPAN_ID",
-    "TRACE_ID",
     "UNIQUE_ID",
     "UPSTREAM_CONNECTION_ID",
     "UPSTREAM_CONNECTION_POOL_READY_DURATION",

@@ -263,6 +263,8 @@ impl Printer<'_> {
             Text::ServerName => self.optional(record.connection.server_name.as_deref()),
             Text::Consumer => self.optional(record.consumer.borrow().as_deref()),
             Text::StreamId => self.text(record.request_id.as_bytes()),
+            Text::TraceId => self.optional(record.trace.trace_id().as_deref()),
+            Text::SpanId => self.optional(record.trace.span_id().as_deref()),
             Text::Details => self.unblanked(Some(&record.details.borrow())),
             Text::UpstreamFailure => self.unblanked(record.upstream_failure.borrow().as_deref()),
             Text::Flags => self.flags(record.flags.get(), Flag::short_name),

@@ -60,16 +60,18 @@ pub(crate) fn start(snapshot: Snapshot) -> Plane {
     let log = directory.path().join("access.log");
     let (trigger, shutdown) = shutdown::channel();
     let observers = Observers::start(log.to_str().unwrap(), |_| tollgate_observe::Books::default()).unwrap();
+    let upstream = tollgate_upstream::Shared::new(
+        tokio::runtime::Handle::current(),
+        &tollgate_upstream::Options::default(),
+    );
     let running = tollgate_proxy::start(Options {
         http: Some("127.0.0.1:0".parse().unwrap()),
         https: None,
         workers: 1,
         max_connections: 100,
         live: Live::new(snapshot),
-        upstream: tollgate_upstream::Shared::new(
-            tokio::runtime::Handle::current(),
-            &tollgate_upstream::Options::default(),
-        ),
+        exports: tollgate_upstream::Exports::new(upstream.clone()),
+        upstream,
         observers: observers.clone(),
         shutdown,
     })

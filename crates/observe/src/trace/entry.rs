@@ -1,0 +1,171 @@
+//! The request's own span, made of its record at settlement: Envoy's tags, OpenTelemetry's attributes of HTTP and of
+//! generative AI, and the tags that plugins left.
+//!
+//! No query, no header but the user agent, no body: a key can stand in any of them.
+
+use std::borrow::Cow;
+
+use tollgate_base::{Flag, Termination};
+
+use super::Wire;
+use super::active::Active;
+use super::attributes::{Attributes, Value};
+use super::span::{Kind, Span};
+use crate::Record;
+
+/// The span of a settled request.
+pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
+    let mut attributes = Attributes::default();
+    let failure = failure(record);
+    http(active, record, &mut attributes);
+    generative(record, &mut attributes);
+    for (name, value) in record.span_tags.borrow().iter() {
+        match value.parse::<i64>() {
+            // Plugins leave texts; these are numbers by convention.
+            Ok(number) if name.starts_with("gen_ai.usage.") => attributes.set(name.clone(), Value::Number(number)),
+            _ => attributes.set(name.clone(), value.clone()),
+        }
+    }
+    if let Some(kind) = &failure {
+        attributes.set("error", "true");
+        attributes.set("error.type", Value::Text(kind.clone()));
+    }
+    Span {
+        kind: Kind::Entry,
+        id: active.context.span,
+        number: 0,
+        name: name(active, record),
+        start: active.nanoseconds(record.started),
+        end,
+        peer: record.connection.peer.to_string(),
+        error: failure.is_some(),
+        message: Cow::Borrowed(""),
+        attributes,
+    }
+}
+
+/// Method and route; SkyWalking's endpoints are paths.
+fn name(active: &Active, record: &Record) -> Cow<'static, str> {
+    if active.tracer.settings.wire == Wire::SkyWalking {
+        return active.endpoint.to_string().into();
+    }
+    let method = record.original.method.as_str();
+    match &*record.route.borrow() {
+        Some(route) => format!("{method} {route}").into(),
+        None => method.to_owned().into(),
+    }
+}
+
+/// `error.type` of a request that failed by its server's fault.
+fn failure(record: &Record) -> Option<Cow<'static, str>> {
+    let status = record.status.get();
+    match record.termination.get() {
+        Some(
+            ended @ (Termination::Timeout(_)
+            | Termination::UpstreamCut
+            | Termination::UpstreamError
+            | Termination::Shutdown),
+        ) => Some(ended.name().into()),
+        _ if status >= 500 => Some(status.to_string().into()),
+        _ => None,
+    }
+}
+
+fn http(active: &Active, record: &Record, to: &mut Attributes) {
+    let original = &record.original;
+    let scheme = if record.connection.tls { "https" } else { "http" };
+    let protocol = match original.version {
+        http::Version::HTTP_10 => "HTTP/1.0",
+        http::Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    };
+    let status = record.status.get();
+    let text = |bytes: &http::HeaderValue| String::from_utf8_lossy(bytes.as_bytes()).into_owned();
+    let (authority, path) = (&original.authority, &active.endpoint);
+    to.set("component", "proxy");
+    to.set("guid:x-request-id", text(&record.request_id));
+    to.set("http.url", format!("{scheme}://{authority}{path}"));
+    to.set("http.method", original.method.as_str().to_owned());
+    to.set("http.protocol", protocol);
+    to.set("http.status_code", status.to_string());
+    to.set("peer.address", record.connection.peer.ip().to_string());
+    to.set("request_size", record.bytes_received.get().to_string());
+    to.set("response_size", record.bytes_sent.get().to_string());
+    let flags: Vec<_> = record.flags.get().iter().map(Flag::short_name).collect();
+    to.set("response_flags", if flags.is_empty() { "-".to_owned() } else { flags.join(",") });
+    if let Some(cluster) = &*record.cluster.borrow() {
+        to.set("upstream_cluster", cluster.to_string());
+        to.set("upstream_cluster.name", cluster.to_string());
+    }
+    if let Some(agent) = &active.user_agent {
+        to.set("user_agent", text(agent));
+        to.set("user_agent.original", text(agent));
+    }
+    to.set("http.request.method", original.method.as_str().to_owned());
+    if status > 0 {
+        to.set("http.response.status_code", status);
+    }
+    to.set("url.scheme", scheme);
+    to.set("url.path", path.to_string());
+    to.set("server.address", host(authority));
+    to.set("client.address", record.connection.peer.ip().to_string());
+    to.set("network.protocol.version", protocol.trim_start_matches("HTTP/"));
+    if let Some(route) = &*record.route.borrow() {
+        to.set("tollgate.route", route.to_string());
+    }
+    to.set("tollgate.attempts", u64::from(record.attempts.get()));
+    if let Some(consumer) = &*record.consumer.borrow() {
+        to.set("tollgate.consumer", consumer.to_string());
+    }
+    if let Some(termination) = record.termination.get() {
+        to.set("tollgate.termination", termination.name());
+    }
+}
+
+/// Attributes of generative AI, semantic conventions 1.37, for a request that named or met a model.
+fn generative(record: &Record, to: &mut Attributes) {
+    let usage = record.usage.borrow();
+    if usage.model_requested.is_none() && usage.model.is_none() && usage.source.is_none() {
+        return;
+    }
+    if let Some(operation) = operation(record.original.path.path()) {
+        to.set("gen_ai.operation.name", operation);
+    }
+    if let Some(model) = &usage.model_requested {
+        to.set("gen_ai.request.model", model.to_string());
+    }
+    if let Some(model) = &usage.model {
+        to.set("gen_ai.response.model", model.to_string());
+    }
+    if usage.source.is_some() {
+        to.set("gen_ai.usage.input_tokens", usage.tokens.input);
+        to.set("gen_ai.usage.output_tokens", usage.tokens.output);
+    }
+    if let Some(first) = usage.first_token.filter(|_| usage.streamed) {
+        let taken = first.saturating_duration_since(record.started).as_millis();
+        to.set("tollgate.first_token_ms", u64::try_from(taken).unwrap_or(u64::MAX));
+    }
+}
+
+/// What kind of work a path asks a model for.
+fn operation(path: &str) -> Option<&'static str> {
+    let rows = [
+        ("/chat/completions", "chat"),
+        ("/messages", "chat"),
+        ("/responses", "chat"),
+        ("/completions", "text_completion"),
+        ("/embeddings", "embeddings"),
+        ("generateContent", "generate_content"),
+        ("/images/generations", "generate_content"),
+        ("/generation", "chat"),
+    ];
+    let found = rows.iter().find(|(end, _)| path.ends_with(end));
+    found.map(|(_, name)| *name)
+}
+
+fn host(authority: &str) -> String {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
+        _ => authority.to_owned(),
+    }
+}
