@@ -18,6 +18,8 @@ mod bodies;
 #[cfg(test)]
 mod clients;
 #[cfg(test)]
+mod collectors;
+#[cfg(test)]
 mod commands;
 #[cfg(test)]
 mod document_000;
@@ -55,5 +57,7 @@ mod support;
 mod timers;
 #[cfg(test)]
 mod tls_upstream;
+#[cfg(test)]
+mod traces;
 #[cfg(test)]
 mod usage;

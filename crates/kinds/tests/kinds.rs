@@ -394,6 +394,65 @@ fn a_wrong_section_is_named_with_its_line_and_the_others_stay() {
 }
 
 #[test]
+fn what_tracing_may_not_say() {
+    let fault = |section: &str| {
+        let text = format!("  higress: |\n    tracing:\n      enable: true\n{section}");
+        let (config, diagnostics) = HigressConfig::read(&config_map(&text).unwrap());
+        assert!(
+            !config.tracing.enable || diagnostics.is_empty(),
+            "{diagnostics:?}"
+        );
+        let first = diagnostics.first().map(ToString::to_string).unwrap_or_default();
+        first
+            .split_once("tracing.")
+            .map_or(String::new(), |(_, told)| told.to_owned())
+    };
+    let good = "      zipkin: { service: z.dns, port: 9411 }\n";
+    for (section, told) in [
+        (good, ""),
+        (
+            "      opentelemetry: { service: o.dns, port: '4318', protocol: http/protobuf }\n",
+            "",
+        ),
+        (
+            "      opentelemetry: { service: o.dns, port: 4318, protocol: json }\n",
+            "opentelemetry.protocol: must be grpc",
+        ),
+        (
+            "      zipkin: { service: z.dns, port: 9411, protocol: grpc }\n",
+            "zipkin.protocol: only opentelemetry",
+        ),
+        ("      zipkin: { port: 9411 }\n", "zipkin.service: missing"),
+        (
+            "      skywalking: { service: s.dns }\n",
+            "skywalking.port: missing",
+        ),
+        (
+            &format!("{good}      skywalking: {{ service: s.dns, port: 1 }}\n"),
+            "skywalking: only one of",
+        ),
+        (
+            &format!("      sampling: 101\n{good}"),
+            "sampling: must be from 0 to 100",
+        ),
+        (
+            &format!("      timeout: 0\n{good}"),
+            "timeout: must be more than 0",
+        ),
+    ] {
+        let found = fault(section);
+        assert!(
+            found.starts_with(told) && found.is_empty() == told.is_empty(),
+            "{section}: {found}"
+        );
+    }
+    // What the chart writes while tracing is off.
+    let off =
+        "  higress: |\n    tracing:\n      enable: false\n      skywalking: { service: '', port: 11800 }\n";
+    assert!(HigressConfig::read(&config_map(off).unwrap()).1.is_empty());
+}
+
+#[test]
 fn broken_text_in_a_config_map_is_named_with_its_line() {
     let (_, diagnostics) = HigressConfig::read(&config_map("  higress: |\n    a: 1\n    b: [\n").unwrap());
     let [diagnostic] = diagnostics.as_slice() else {

@@ -12,8 +12,8 @@ pub mod export;
 pub mod metrics;
 pub mod record;
 pub mod settle;
-pub mod trace;
 pub mod spend;
+pub mod trace;
 pub mod usage;
 
 pub use access_log::{Format, LineWriter, Sink};

@@ -40,7 +40,12 @@ pub(crate) fn close(span: Option<OpenSpan>, outcome: Result<Response, Error>) ->
             if response.body().known_bytes().is_some() {
                 return Ok(response);
             }
-            Ok(response.map(|inner| Body::boxed(Traced { inner, span: Some(span) })))
+            Ok(response.map(|inner| {
+                Body::boxed(Traced {
+                    inner,
+                    span: Some(span),
+                })
+            }))
         }
     }
 }

@@ -118,7 +118,8 @@ impl WorkerTracer {
     /// Lets the tracer go unless `wanted` is its setting: there may be no further request to do so.
     pub(crate) fn keep(&self, wanted: Option<&Arc<Tracing>>) {
         let mut current = self.current.borrow_mut();
-        let stays = |(setting, _): &(Arc<Tracing>, Arc<Tracer>)| wanted.is_some_and(|wanted| setting == wanted);
+        let stays =
+            |(setting, _): &(Arc<Tracing>, Arc<Tracer>)| wanted.is_some_and(|wanted| setting == wanted);
         if !current.as_ref().is_some_and(stays) {
             *current = None;
         }

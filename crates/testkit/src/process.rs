@@ -23,7 +23,8 @@ struct Said {
 }
 
 impl Lines {
-    fn follow(source: impl Read + Send + 'static) -> (Self, JoinHandle<()>) {
+    /// Reads `source` to its end, on a thread of its own.
+    pub fn follow(source: impl Read + Send + 'static) -> (Self, JoinHandle<()>) {
         let lines = Self::default();
         let writer = lines.clone();
         let thread = std::thread::spawn(move || {

@@ -102,7 +102,12 @@ impl Exports {
     /// Sends what is left, waiting at most `patience`; blocks. Nothing is exported afterwards.
     pub fn close(&self, patience: Duration) {
         self.0.ending.send_replace(Some(clock::now() + patience));
-        let thread = self.0.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .0
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(Thread { jobs, handle }) = thread {
             drop(jobs);
             if handle.join().is_err() {
@@ -125,7 +130,9 @@ fn spawn() -> Option<Thread> {
 }
 
 fn work(mut jobs: mpsc::UnboundedReceiver<Job>) {
-    let built = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    let built = Builder::new_current_thread()
+        .enable_all()
+        .build_local(LocalOptions::default());
     let runtime = match built {
         Ok(runtime) => runtime,
         Err(cause) => {
@@ -171,7 +178,8 @@ impl Transport for Way {
         parts.authority = Some(self.target.authority.clone());
         parts.path_and_query = head.uri.path_and_query().cloned();
         head.uri = http::Uri::from_parts(parts).unwrap_or_default();
-        head.headers.insert(http::header::CONTENT_LENGTH, body.len().into());
+        head.headers
+            .insert(http::header::CONTENT_LENGTH, body.len().into());
         let request = tollgate_body::Request::from_parts(head, Body::bytes(body));
         let (cluster, timeout) = (&self.target.cluster, self.target.timeout);
         let outcome = self.upstreams.call(cluster, request, timeout).await;

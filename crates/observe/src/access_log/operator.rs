@@ -257,7 +257,11 @@ static TABLE: &[Row] = &[
         text(Text::TraceId),
         "id of the request's trace, recorded or not; `-` while tracing is off",
     ),
-    Row("SPAN_ID", text(Text::SpanId), "id of the request's own span in it"),
+    Row(
+        "SPAN_ID",
+        text(Text::SpanId),
+        "id of the request's own span in it",
+    ),
     Row("HOSTNAME", Make::With(hostname), "name of this machine"),
     Row("ACCESS_LOG_TYPE", Make::With(log_type), "always DownstreamEnd"),
     Row(

@@ -290,6 +290,8 @@ const OPERATORS: &[(&str, &str, &str)] = &[
         "[2001:db8::7]:40000 2001:db8::7 40000",
         "- - -",
     ),
+    // Set: tests/traces.rs.
+    ("%TRACE_ID% %SPAN_ID%", "-", "-"),
     ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "-", "-"),
     ("%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "2", "0"),
     (

@@ -12,7 +12,10 @@ const PREFIX: usize = 5;
 
 /// A request whose body is these messages in a row.
 pub(super) fn request<M: Message>(path: &'static str, messages: &[M]) -> http::Request<Bytes> {
-    let lengths: usize = messages.iter().map(|message| PREFIX + message.encoded_len()).sum();
+    let lengths: usize = messages
+        .iter()
+        .map(|message| PREFIX + message.encoded_len())
+        .sum();
     let mut body = BytesMut::with_capacity(lengths);
     for message in messages {
         body.put_u8(0);
@@ -43,13 +46,19 @@ pub(super) fn judge(answer: &Answer) -> Result<Accepted, Failure> {
         return Err(Failure::Passing(format!("HTTP status {}", answer.status)));
     }
     let find = |name: &str| answer.trailers.get(name).or_else(|| answer.headers.get(name));
-    let text = |name: &str| find(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = |name: &str| {
+        find(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    };
     let why = || format!("gRPC status {}: {}", text("grpc-status"), text("grpc-message"));
     match text("grpc-status").parse::<u32>() {
         Ok(0) => Ok(Accepted::default()),
         // Cancelled, deadline exceeded, resource exhausted, aborted, out of range, unavailable, data loss.
         Ok(1 | 4 | 8 | 10 | 11 | 14 | 15) => Err(Failure::Passing(why())),
         Ok(_) => Err(Failure::Final(why())),
-        Err(_) => Err(Failure::Passing("the answer ended without a gRPC status".to_owned())),
+        Err(_) => Err(Failure::Passing(
+            "the answer ended without a gRPC status".to_owned(),
+        )),
     }
 }

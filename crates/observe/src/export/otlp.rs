@@ -60,7 +60,9 @@ impl Otlp {
             judge_http(answer)?;
             &answer.body
         };
-        let said = ExportResponse::decode(body).ok().and_then(|said| said.partial_success);
+        let said = ExportResponse::decode(body)
+            .ok()
+            .and_then(|said| said.partial_success);
         let refused = said.map_or(0, |partial| u64::try_from(partial.rejected).unwrap_or(0));
         Ok(Accepted { refused })
     }

@@ -30,7 +30,10 @@ impl Encoder<Finished> for SkyWalking {
     fn encode(&self, batch: &[Finished]) -> http::Request<Bytes> {
         let segments: Vec<_> = batch.iter().map(|trace| self.segment(trace)).collect();
         let mut request = grpc::request(RPC, &segments);
-        let token = self.token.as_ref().and_then(|token| HeaderValue::from_str(token.expose()).ok());
+        let token = self
+            .token
+            .as_ref()
+            .and_then(|token| HeaderValue::from_str(token.expose()).ok());
         if let Some(mut value) = token {
             value.set_sensitive(true);
             request.headers_mut().insert(AUTHENTICATION, value);

@@ -1,1 +1,276 @@
+//! Pipelines on a paused clock with a collector that does as it is told, and the formats that no real part reads here.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tollgate_base::clock;
+
+use super::*;
+use crate::Metrics;
+
+struct Unit(u64);
+
+impl Item for Unit {
+    fn units(&self) -> u64 {
+        self.0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+}
+
+/// Writes how many units a report has.
+struct Count;
+
+impl Encoder<Unit> for Count {
+    fn encode(&self, batch: &[Unit]) -> http::Request<Bytes> {
+        let units: u64 = batch.iter().map(|unit| unit.0).sum();
+        http::Request::new(Bytes::from(units.to_string()))
+    }
+
+    fn judge(&self, answer: &Answer) -> Result<Accepted, Failure> {
+        judge_http(answer)?;
+        let refused = answer.body.len() as u64;
+        Ok(Accepted { refused })
+    }
+}
+
+/// Answers in turn, the last one for ever.
+#[derive(Clone)]
+struct Script {
+    answers: Rc<RefCell<VecDeque<Result<u16, String>>>>,
+    seen: Rc<RefCell<Vec<(Duration, String)>>>,
+    began: clock::Instant,
+}
+
+impl Script {
+    fn new(answers: &[Result<u16, &str>]) -> Self {
+        let answers = answers.iter().map(|answer| answer.map_err(str::to_owned));
+        Self {
+            answers: Rc::new(RefCell::new(answers.collect())),
+            seen: Rc::default(),
+            began: clock::now(),
+        }
+    }
+
+    fn reports(&self) -> Vec<String> {
+        self.seen.borrow().iter().map(|(_, text)| text.clone()).collect()
+    }
+}
+
+#[async_trait(?Send)]
+impl Transport for Script {
+    async fn send(&self, request: http::Request<Bytes>) -> Result<Answer, String> {
+        let text = String::from_utf8(request.into_body().to_vec()).unwrap();
+        self.seen.borrow_mut().push((self.began.elapsed(), text));
+        let mut answers = self.answers.borrow_mut();
+        let answer = if answers.len() > 1 {
+            answers.pop_front()
+        } else {
+            answers.front().cloned()
+        };
+        let status = answer.unwrap()?;
+        Ok(Answer {
+            status,
+            ..Answer::default()
+        })
+    }
+}
+
+struct Scene {
+    queue: Queue<Unit>,
+    counts: Counts,
+    script: Script,
+    running: tokio::task::JoinHandle<()>,
+    ending: watch::Sender<Option<clock::Instant>>,
+}
+
+fn scene(answers: &[Result<u16, &str>]) -> Scene {
+    let counts = Counts::new(&Metrics::new(), "trace_spans", "test");
+    let (ending, ended) = watch::channel(None);
+    let script = Script::new(answers);
+    let (pipeline, queue) = Pipeline::new("test".to_owned(), Count, script.clone(), counts.clone(), ended);
+    let running = tollgate_base::task::spawn_local("pipeline", pipeline.run());
+    Scene {
+        queue,
+        counts,
+        script,
+        running,
+        ending,
+    }
+}
+
+/// Runs on a paused clock, with local tasks.
+fn paused(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, work);
+}
+
+#[test]
+fn what_comes_together_goes_together_and_a_full_batch_does_not_wait() {
+    paused(async {
+        let scene = scene(&[Ok(200)]);
+        for _ in 0..3 {
+            scene.queue.offer(Unit(200));
+        }
+        scene.queue.offer(Unit(1));
+        drop(scene.queue);
+        scene.running.await.unwrap();
+        assert_eq!(scene.script.reports(), ["600", "1"]);
+        assert_eq!(scene.counts.exported.get(), 601);
+        assert!(scene.script.seen.borrow()[0].0 < Duration::from_millis(1));
+    });
+}
+
+#[test]
+fn pauses_grow_and_a_collector_that_comes_back_gets_everything() {
+    paused(async {
+        let scene = scene(&[Err("refused"), Ok(503), Err("refused"), Ok(200)]);
+        scene.queue.offer(Unit(7));
+        drop(scene.queue);
+        scene.running.await.unwrap();
+        let times: Vec<_> = scene.script.seen.borrow().iter().map(|(at, _)| *at).collect();
+        assert_eq!(times.len(), 4);
+        let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        for (pause, longest) in pauses.iter().zip([200, 400, 800]) {
+            let longest = Duration::from_millis(longest + 2);
+            assert!(
+                *pause <= longest && *pause >= longest / 2 - Duration::from_millis(2),
+                "{pauses:?}"
+            );
+        }
+        assert_eq!(
+            (scene.counts.exported.get(), scene.counts.unreachable.get()),
+            (7, 0)
+        );
+    });
+}
+
+#[test]
+fn a_dead_collector_costs_what_is_too_old_and_what_finds_no_room() {
+    paused(async {
+        let scene = scene(&[Err("dead")]);
+        for _ in 0..5000 {
+            scene.queue.offer(Unit(1));
+        }
+        assert_eq!(scene.counts.queue_full.get(), 5000 - 4096);
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(scene.counts.unreachable.get(), 512);
+        // At the end there is one more try each, within the time that is left.
+        let before = clock::now();
+        scene.ending.send_replace(Some(before + Duration::from_secs(2)));
+        scene.running.await.unwrap();
+        assert!(
+            before.elapsed() <= Duration::from_secs(15),
+            "{:?}",
+            before.elapsed()
+        );
+        let lost = scene.counts.unreachable.get() + scene.counts.shutdown.get();
+        assert_eq!(lost, 4096);
+    });
+}
+
+#[test]
+fn what_is_refused_is_not_sent_again() {
+    paused(async {
+        let scene = scene(&[Ok(400), Ok(200)]);
+        scene.queue.offer(Unit(512));
+        scene.queue.offer(Unit(3));
+        drop(scene.queue);
+        scene.running.await.unwrap();
+        assert_eq!(scene.script.reports(), ["512", "3"]);
+        assert_eq!(
+            (scene.counts.refused.get(), scene.counts.exported.get()),
+            (512, 3)
+        );
+    });
+}
+
+#[test]
+fn grpc_statuses_say_whether_to_try_again() {
+    let answer = |status: u16, trailer: Option<&'static str>| {
+        let mut trailers = HeaderMap::new();
+        if let Some(code) = trailer {
+            trailers.insert("grpc-status", http::HeaderValue::from_static(code));
+        }
+        Answer {
+            status,
+            trailers,
+            ..Answer::default()
+        }
+    };
+    assert!(grpc::judge(&answer(200, Some("0"))).is_ok());
+    for code in ["14", "4", "8"] {
+        assert!(
+            matches!(grpc::judge(&answer(200, Some(code))), Err(Failure::Passing(_))),
+            "{code}"
+        );
+    }
+    for code in ["3", "12", "16", "7"] {
+        assert!(
+            matches!(grpc::judge(&answer(200, Some(code))), Err(Failure::Final(_))),
+            "{code}"
+        );
+    }
+    assert!(matches!(
+        grpc::judge(&answer(200, None)),
+        Err(Failure::Passing(_))
+    ));
+    assert!(matches!(
+        grpc::judge(&answer(502, None)),
+        Err(Failure::Passing(_))
+    ));
+    // An answer without body keeps its status in the head.
+    let mut head = answer(200, None);
+    head.headers
+        .insert("grpc-status", http::HeaderValue::from_static("0"));
+    assert!(grpc::judge(&head).is_ok());
+}
+
+#[test]
+fn partial_success_is_read_over_both_transports() {
+    use prost::Message as _;
+    let said = otlp_messages::ExportResponse {
+        partial_success: Some(otlp_messages::PartialSuccess {
+            rejected: 3,
+            error_message: "too old".to_owned(),
+        }),
+    };
+    for grpc in [true, false] {
+        let otlp = Otlp {
+            grpc,
+            service: Arc::from("s"),
+            instance: Arc::from("i"),
+        };
+        let framed = super::grpc::request("/x", std::slice::from_ref(&said)).into_body();
+        let mut answer = Answer {
+            status: 200,
+            body: if grpc { framed } else { said.encode_to_vec().into() },
+            ..Answer::default()
+        };
+        answer
+            .trailers
+            .insert("grpc-status", http::HeaderValue::from_static("0"));
+        let logs = OtlpLogs(otlp);
+        assert_eq!(
+            Encoder::<LogRow>::judge(&logs, &answer),
+            Ok(Accepted { refused: 3 })
+        );
+        let report = logs.encode(&[LogRow::default()]);
+        let path = if grpc {
+            "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+        } else {
+            "/v1/logs"
+        };
+        assert_eq!(report.uri().path(), path);
+    }
+}

@@ -81,7 +81,10 @@ pub(super) struct Active {
 
 impl fmt::Debug for Active {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Active").field("context", &self.context).finish_non_exhaustive()
+        formatter
+            .debug_struct("Active")
+            .field("context", &self.context)
+            .finish_non_exhaustive()
     }
 }
 
@@ -132,14 +135,18 @@ impl Slot {
     #[must_use]
     pub fn trace_id(&self) -> Option<String> {
         let active = self.0.borrow();
-        active.as_ref().map(|active| active.context.trace_text().into_owned())
+        active
+            .as_ref()
+            .map(|active| active.context.trace_text().into_owned())
     }
 
     /// The id of the request's own span, if there is a trace.
     #[must_use]
     pub fn span_id(&self) -> Option<String> {
         let active = self.0.borrow();
-        active.as_ref().map(|active| active.context.span_text(active.tracer.settings.wire))
+        active
+            .as_ref()
+            .map(|active| active.context.span_text(active.tracer.settings.wire))
     }
 
     /// Ends the request's own span; called once, at settlement.
@@ -156,16 +163,23 @@ impl Active {
     /// A moment of this request since 1970.
     pub(super) fn nanoseconds(&self, at: Instant) -> u64 {
         let wall = self.wall + at.saturating_duration_since(self.started);
-        let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+        let since = wall
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
         u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 
     fn open(self: Rc<Self>, kind: Kind, cluster: &str, authority: &str) -> OpenSpan {
         let number = self.numbers.get() + 1;
-        let is_recorded = self.context.sampled && usize::try_from(number).is_ok_and(|number| number < MAX_SPANS);
+        let is_recorded =
+            self.context.sampled && usize::try_from(number).is_ok_and(|number| number < MAX_SPANS);
         if !is_recorded {
             self.partial.set(self.context.sampled);
-            return OpenSpan { active: self, peer: authority.into(), span: None };
+            return OpenSpan {
+                active: self,
+                peer: authority.into(),
+                span: None,
+            };
         }
         self.numbers.set(number);
         let mut attributes = Attributes::default();
@@ -188,7 +202,11 @@ impl Active {
             message: Cow::Borrowed(""),
             attributes,
         };
-        OpenSpan { active: self, peer: authority.into(), span: Some(Box::new(span)) }
+        OpenSpan {
+            active: self,
+            peer: authority.into(),
+            span: Some(Box::new(span)),
+        }
     }
 }
 

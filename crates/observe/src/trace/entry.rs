@@ -22,7 +22,9 @@ pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
     for (name, value) in record.span_tags.borrow().iter() {
         match value.parse::<i64>() {
             // Plugins leave texts; these are numbers by convention.
-            Ok(number) if name.starts_with("gen_ai.usage.") => attributes.set(name.clone(), Value::Number(number)),
+            Ok(number) if name.starts_with("gen_ai.usage.") => {
+                attributes.set(name.clone(), Value::Number(number))
+            }
             _ => attributes.set(name.clone(), value.clone()),
         }
     }
@@ -92,7 +94,14 @@ fn http(active: &Active, record: &Record, to: &mut Attributes) {
     to.set("request_size", record.bytes_received.get().to_string());
     to.set("response_size", record.bytes_sent.get().to_string());
     let flags: Vec<_> = record.flags.get().iter().map(Flag::short_name).collect();
-    to.set("response_flags", if flags.is_empty() { "-".to_owned() } else { flags.join(",") });
+    to.set(
+        "response_flags",
+        if flags.is_empty() {
+            "-".to_owned()
+        } else {
+            flags.join(",")
+        },
+    );
     if let Some(cluster) = &*record.cluster.borrow() {
         to.set("upstream_cluster", cluster.to_string());
         to.set("upstream_cluster.name", cluster.to_string());
@@ -131,6 +140,11 @@ fn generative(record: &Record, to: &mut Attributes) {
     if let Some(operation) = operation(record.original.path.path()) {
         to.set("gen_ai.operation.name", operation);
     }
+    if let Some(vendor) = record.vendor.get() {
+        to.set("gen_ai.provider.name", provider(vendor));
+        // The name of the same before 1.37, which many backends still read.
+        to.set("gen_ai.system", provider(vendor));
+    }
     if let Some(model) = &usage.model_requested {
         to.set("gen_ai.request.model", model.to_string());
     }
@@ -143,7 +157,10 @@ fn generative(record: &Record, to: &mut Attributes) {
     }
     if let Some(first) = usage.first_token.filter(|_| usage.streamed) {
         let taken = first.saturating_duration_since(record.started).as_millis();
-        to.set("tollgate.first_token_ms", u64::try_from(taken).unwrap_or(u64::MAX));
+        to.set(
+            "tollgate.first_token_ms",
+            u64::try_from(taken).unwrap_or(u64::MAX),
+        );
     }
 }
 
@@ -161,6 +178,20 @@ fn operation(path: &str) -> Option<&'static str> {
     ];
     let found = rows.iter().find(|(end, _)| path.ends_with(end));
     found.map(|(_, name)| *name)
+}
+
+/// The conventions' name of a vendor; those that they do not know keep `ai-proxy`'s.
+fn provider(vendor: &'static str) -> &'static str {
+    match vendor {
+        "azure" => "azure.ai.openai",
+        "bedrock" => "aws.bedrock",
+        "claude" => "anthropic",
+        "gemini" => "gcp.gemini",
+        "grok" => "x_ai",
+        "mistral" => "mistral_ai",
+        "vertex" => "gcp.vertex_ai",
+        other => other,
+    }
 }
 
 fn host(authority: &str) -> String {

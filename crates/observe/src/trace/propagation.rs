@@ -54,7 +54,11 @@ pub(crate) fn inject(wire: Wire, context: &Context, sender: &Sender<'_>, headers
     match wire {
         Wire::OtlpGrpc | Wire::OtlpHttp => {
             let flags = u8::from(context.sampled);
-            put(headers, TRACEPARENT, &format!("00-{}-{}-{flags:02x}", context.trace, sender.span));
+            put(
+                headers,
+                TRACEPARENT,
+                &format!("00-{}-{}-{flags:02x}", context.trace, sender.span),
+            );
         }
         Wire::Zipkin => inject_b3(context, sender, headers),
         Wire::SkyWalking => put(headers, SW8, &sw8_text(context, sender)),
@@ -121,7 +125,11 @@ fn b3_single(text: &str) -> Option<Incoming> {
     };
     let Some(span) = parts.next() else {
         let sampled = Some(decided(first)?);
-        return Some(Incoming { sampled, single_b3: true, ..Incoming::default() });
+        return Some(Incoming {
+            sampled,
+            single_b3: true,
+            ..Incoming::default()
+        });
     };
     let sampled = match parts.next() {
         Some(text) => Some(decided(text)?),
@@ -147,7 +155,10 @@ fn b3_multi(headers: &HeaderMap) -> Option<Incoming> {
     });
     let sampled = is_debug.then_some(true).or(said);
     let (Some(trace), Some(span)) = (only(headers, &B3_TRACE), only(headers, &B3_SPAN)) else {
-        return Some(Incoming { sampled, ..Incoming::default() });
+        return Some(Incoming {
+            sampled,
+            ..Incoming::default()
+        });
     };
     Some(Incoming {
         trace: Some(TraceId::parse(trace)?),
@@ -159,7 +170,11 @@ fn b3_multi(headers: &HeaderMap) -> Option<Incoming> {
 }
 
 fn inject_b3(context: &Context, sender: &Sender<'_>, headers: &mut HeaderMap) {
-    let (trace, span, parent) = (context.trace_text(), sender.span.to_string(), sender.parent.to_string());
+    let (trace, span, parent) = (
+        context.trace_text(),
+        sender.span.to_string(),
+        sender.parent.to_string(),
+    );
     let sampled = if context.sampled { "1" } else { "0" };
     if context.single_b3 {
         put(headers, B3, &format!("{trace}-{span}-{sampled}-{parent}"));
@@ -176,7 +191,16 @@ fn sw8(text: &str) -> Option<Incoming> {
         return None;
     }
     let parts: [&str; 8] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
-    let [sampled, trace, segment, span, service, instance, endpoint, address] = parts;
+    let [
+        sampled,
+        trace,
+        segment,
+        span,
+        service,
+        instance,
+        endpoint,
+        address,
+    ] = parts;
     let plain = |part: &str| {
         let text = String::from_utf8(STANDARD.decode(part).ok()?).ok()?;
         (!text.is_empty() && text.len() <= MAX_PART).then_some(text)
