@@ -195,6 +195,19 @@ impl Record {
         self.flags.set(flags);
     }
 
+    /// Gives the kept header values memory of their own. As they come they share the connection's read buffer, which a
+    /// long answer would keep alive for their sake.
+    pub fn settle_down(&self) {
+        let mut request = self.request_headers.borrow_mut();
+        let mut response = self.response_headers.borrow_mut();
+        for value in request.iter_mut().chain(response.iter_mut()).flatten() {
+            if let Ok(mut own) = HeaderValue::from_bytes(value.as_bytes()) {
+                own.set_sensitive(value.is_sensitive());
+                *value = own;
+            }
+        }
+    }
+
     /// Says how the exchange ended; the first word counts.
     pub fn terminate(&self, termination: Termination) {
         if self.termination.get().is_none() {

@@ -61,6 +61,9 @@ impl Account {
     /// Hands the account to the answer's body.
     pub(crate) fn attach(self, response: Response) -> hyper::Response<Delivery> {
         self.note_head(&response);
+        if response.body().as_bytes().is_none() {
+            self.record.settle_down();
+        }
         let promised = promised_bytes(&self.record, &response);
         response.map(|body| Delivery {
             body,

@@ -241,8 +241,14 @@ pub(crate) async fn serve(open: OpenConnection, stream: Stream, peer: SocketAddr
         protocol: Protocol::Unknown(0),
     });
     let (service_worker, service_client) = (worker.clone(), client.clone());
-    let service =
-        service_fn(move |incoming| request::handle(service_worker.clone(), service_client.clone(), incoming));
+    // Boxed: hyper keeps the room of a request's future for as long as the connection lives.
+    let service = service_fn(move |incoming| {
+        Box::pin(request::handle(
+            service_worker.clone(),
+            service_client.clone(),
+            incoming,
+        ))
+    });
     let mut serving = Box::pin(builder.serve_connection_with_upgrades(io, service));
     loop {
         tokio::select! {

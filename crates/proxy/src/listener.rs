@@ -89,16 +89,18 @@ fn admit(worker: &Rc<Worker>, tls: Option<&ServerSide>, stream: TcpStream, peer:
     let acceptor = tls.map(|side| side.acceptor(worker.live.load().settings.alpn_h2));
     let open = OpenConnection::new(worker.clone(), acceptor.is_some());
     drop(task::spawn_local("client connection", async move {
-        if let Some(stream) = handshake(acceptor, stream).await {
+        let stream = match acceptor {
+            None => Some(Stream::Plain(stream)),
+            // Boxed: a handshake is large and soon over.
+            Some(acceptor) => Box::pin(handshake(acceptor, stream)).await,
+        };
+        if let Some(stream) = stream {
             connection::serve(open, stream, peer, local).await;
         }
     }));
 }
 
-async fn handshake(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> Option<Stream> {
-    let Some(acceptor) = acceptor else {
-        return Some(Stream::Plain(stream));
-    };
+async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> Option<Stream> {
     match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => Some(Stream::Tls(Box::new(tls))),
         Ok(Err(cause)) => {

@@ -59,7 +59,7 @@ pub(crate) fn normalise(
     let original = Original {
         method: head.method.clone(),
         authority: authority.as_str().into(),
-        path: target.clone(),
+        path: own_copy(&target),
         version: head.version,
     };
     remove_hop_by_hop(&mut head.headers, upgrade.is_some());
@@ -84,6 +84,11 @@ pub(crate) fn normalise(
         upgrade,
         refusal,
     }
+}
+
+/// The same in memory of its own: what outlives the request must not keep the connection's read buffer alive.
+fn own_copy(target: &PathAndQuery) -> PathAndQuery {
+    PathAndQuery::try_from(target.as_str()).unwrap_or_else(|_| target.clone())
 }
 
 fn wants_upgrade(request: &hyper::Request<Incoming>) -> bool {
