@@ -9,6 +9,7 @@ mod explain;
 mod failure;
 mod flags;
 mod gateway;
+mod memory;
 mod mock;
 mod plugins;
 mod signals;
@@ -25,6 +26,7 @@ use crate::flags::{Cli, Command};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    memory::prefer_small_pages();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return Failure::told(&error),
