@@ -6,7 +6,9 @@
 /// Asks the kernel for pages of the usual size. A kernel that refuses costs memory only.
 pub(crate) fn prefer_small_pages() {
     #[cfg(target_os = "linux")]
-    drop(rustix::thread::disable_transparent_huge_pages(true));
+    if let Err(cause) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(error = %cause, "huge pages stay on");
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]
