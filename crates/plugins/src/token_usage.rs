@@ -44,6 +44,9 @@ pub(crate) struct Details(Vec<(Box<str>, i64)>);
 /// Details that are kept; no vendor has as many.
 const DETAIL_LIMIT: usize = 64;
 
+/// Longest name of a detail that is kept.
+const NAME_LIMIT: usize = 128;
+
 impl Details {
     fn insert(&mut self, name: &str, count: i64) {
         if let Some((_, old)) = self.0.iter_mut().find(|(known, _)| **known == *name) {
@@ -144,7 +147,11 @@ impl Reading {
                 let mut places = objects.iter();
                 places.find_map(|place| place.get(*name)?.members())
             });
-            for (key, value) in object.into_iter().flatten().take(DETAIL_LIMIT) {
+            let short = object
+                .into_iter()
+                .flatten()
+                .filter(|(key, _)| key.len() <= NAME_LIMIT);
+            for (key, value) in short.take(DETAIL_LIMIT) {
                 into.insert(&String::from_utf8_lossy(&key), value.value().int());
             }
         }

@@ -13,6 +13,9 @@ use tollgate_plugin::Exchange;
 use crate::answer_watch::{self, Observer, Watch, Weight};
 use crate::token_usage;
 
+/// Bytes of a plain answer that are kept to be read; of a longer one its two ends.
+const KEPT: usize = 1024 * 1024;
+
 /// One exchange under observation.
 #[derive(Debug, Default)]
 pub(super) struct Account {
@@ -71,7 +74,7 @@ impl Account {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        let watch = Watch::begin(record, response);
+        let watch = Watch::begin(record, response).keeping(KEPT);
         let streamed = watch.streamed;
         self.state.borrow_mut().answer = Some(watch);
         let passing = Passing {

@@ -90,6 +90,14 @@ impl Watch {
         }
     }
 
+    /// Keeps no more than so many bytes of an answer that is no stream: enough for whoever wants its usage alone.
+    pub(crate) fn keeping(self, limit: usize) -> Self {
+        Self {
+            whole: Whole::with_limit(limit),
+            ..self
+        }
+    }
+
     /// Notes an event's data.
     pub(crate) fn event<'d>(&mut self, record: &Record, data: &'d [u8]) -> Shape<'d> {
         if let Some(text) = self.template.fill(data) {

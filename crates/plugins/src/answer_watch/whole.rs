@@ -3,21 +3,38 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-/// Bytes of an answer that are kept as a whole.
+/// Bytes of an answer that are kept as a whole, unless less is asked for.
 const WHOLE_LIMIT: usize = 16 * 1024 * 1024;
 /// Bytes kept of either end of a longer one; usage stands near the end.
 const END_LIMIT: usize = 64 * 1024;
 
 /// What is kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Whole {
+    /// Bytes that are kept of an answer as a whole.
+    limit: usize,
     frames: Vec<Bytes>,
     length: usize,
     /// The last bytes of an answer that is too long.
     tail: Option<Vec<u8>>,
 }
 
+impl Default for Whole {
+    fn default() -> Self {
+        Self::with_limit(WHOLE_LIMIT)
+    }
+}
+
 impl Whole {
+    pub(crate) fn with_limit(limit: usize) -> Self {
+        Self {
+            limit,
+            frames: Vec::new(),
+            length: 0,
+            tail: None,
+        }
+    }
+
     pub(crate) fn push(&mut self, data: &Bytes) {
         self.length += data.len();
         if let Some(tail) = &mut self.tail {
@@ -25,7 +42,7 @@ impl Whole {
             return;
         }
         self.frames.push(data.clone());
-        if self.length <= WHOLE_LIMIT {
+        if self.length <= self.limit {
             return;
         }
         let mut tail = Vec::with_capacity(2 * END_LIMIT);
@@ -41,7 +58,7 @@ impl Whole {
     pub(crate) fn text(&self) -> Bytes {
         match self.frames.as_slice() {
             [only] => only.clone(),
-            frames => joined(frames, WHOLE_LIMIT),
+            frames => joined(frames, self.limit.max(END_LIMIT)),
         }
     }
 
@@ -92,6 +109,17 @@ mod tests {
         );
         let kept: usize = whole.frames.iter().map(Bytes::len).sum::<usize>() + whole.tail.unwrap().len();
         assert!(kept <= 3 * END_LIMIT, "{kept}");
+    }
+
+    #[test]
+    fn less_is_kept_where_less_is_asked_for() {
+        let mut whole = Whole::with_limit(100_000);
+        for _ in 0..10 {
+            whole.push(&Bytes::from(vec![b'1'; 50_000]));
+        }
+        whole.push(&Bytes::from_static(b"\"usage\":{\"total_tokens\":5}}"));
+        assert_eq!(whole.text().len(), END_LIMIT);
+        assert_eq!(whole.usage_at_end().unwrap(), b"{\"usage\":{\"total_tokens\":5}}");
     }
 
     #[test]
