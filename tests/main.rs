@@ -40,6 +40,8 @@ mod policies;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]
+mod rate_limits;
+#[cfg(test)]
 mod reload;
 #[cfg(test)]
 mod routing;

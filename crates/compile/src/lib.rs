@@ -31,6 +31,7 @@ mod tracing;
 use tollgate_kinds::{Diagnostic, Objects};
 use tollgate_plugins::table::{self, Row};
 use tollgate_snapshot::{Settings, Snapshot};
+use tollgate_store::Stores;
 
 pub use explain::{
     Chosen, ExplainedDestination, ExplainedPlugin, Explanation, TriedHost, TriedRoute, explain,
@@ -55,6 +56,8 @@ pub struct Options {
     pub builtins: fn(&str) -> Option<&'static Row>,
     /// Plugins of the generation in force: one whose config has not changed is used again, with its state.
     pub cache: PluginCache,
+    /// Where plugins count. Default: this process's memory, and nothing is ever connected.
+    pub stores: Stores,
 }
 
 impl Default for Options {
@@ -66,6 +69,7 @@ impl Default for Options {
             cluster_domain: "cluster.local".to_owned(),
             builtins: table::find,
             cache: PluginCache::default(),
+            stores: Stores::default(),
         }
     }
 }

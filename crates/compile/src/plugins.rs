@@ -269,7 +269,8 @@ impl<'a> Compiler<'a, '_> {
             .rule(rule);
         let (parsed, warnings) = self.input.options.cache.get_or_parse(key, || {
             let context = ParseContext::new(self.has_rules, self.shared.clone())
-                .with_annotations(extensions(self.plugin));
+                .with_annotations(extensions(self.plugin))
+                .with_stores(self.input.options.stores.clone());
             let parsed = (row.parse)(global.config, rule, &context);
             (parsed, context.take_warnings())
         });

@@ -23,6 +23,10 @@ pub trait Sight: Send + Sync + 'static {
     /// # Errors
     /// The reason, one line.
     fn ready(&self) -> Result<(), String>;
+    /// What is amiss without making the gateway unready, one line each.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// The configuration in force and what was refused, secrets masked.
     fn config_dump(&self) -> serde_json::Value;
 }
@@ -55,7 +59,10 @@ async fn metrics(State(sight): State<Arc<dyn Sight>>) -> Response {
 
 async fn ready(State(sight): State<Arc<dyn Sight>>) -> Response {
     match sight.ready() {
-        Ok(()) => (StatusCode::OK, "ready\n").into_response(),
+        Ok(()) => {
+            let troubles = sight.troubles().into_iter().map(|trouble| trouble + "\n");
+            (StatusCode::OK, format!("ready\n{}", troubles.collect::<String>())).into_response()
+        }
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
     }
 }

@@ -24,6 +24,17 @@ pub trait Plugin: Send + Sync {
         request: Request,
         next: Next<'_>,
     ) -> Result<Response, Error>;
+
+    /// Names of models that clients may ask for behind this plugin, as far as its config tells; for lists of models.
+    fn models(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether a request of this consumer may come past this plugin; for lists of what a caller may use.
+    fn admits(&self, consumer: Option<&str>) -> bool {
+        let _ = consumer;
+        true
+    }
 }
 
 /// Where a plugin's config was written, for `explain` and diagnostics.
@@ -131,6 +142,12 @@ impl<'a> Next<'a> {
     #[must_use]
     pub fn caller(&self, exchange: &Exchange) -> Rc<dyn Caller> {
         self.host.caller(exchange)
+    }
+
+    /// Models of the routes that this consumer may use on the request's host; some may be there twice.
+    #[must_use]
+    pub fn models(&self, exchange: &Exchange, consumer: Option<&str>) -> Vec<String> {
+        self.host.models(exchange, consumer)
     }
 
     /// What consumers have used so far, and the price table.

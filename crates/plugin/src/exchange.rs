@@ -97,6 +97,12 @@ pub trait Host {
         Rc::new(Nowhere)
     }
 
+    /// Models of the routes that this consumer may use on the exchange's host. Default: none.
+    fn models(&self, exchange: &Exchange, consumer: Option<&str>) -> Vec<String> {
+        let _ = (exchange, consumer);
+        Vec::new()
+    }
+
     /// What consumers have used so far, and the price table. Default: nothing and none.
     fn money(&self) -> Money {
         Money::default()

@@ -5,17 +5,22 @@
 
 pub mod table;
 
+mod ai_budget;
 mod ai_json_resp;
 mod ai_proxy;
+mod ai_quota;
 mod ai_statistics;
+mod ai_token_ratelimit;
 mod answer_watch;
 mod auth_rules;
+mod cluster_key_rate_limit;
 mod credentials;
 mod go_json;
 mod key_auth;
 mod key_rate_limit;
-mod limit_window;
+mod limits;
 mod local_reply;
+mod model_list;
 mod query;
 mod rounds;
 #[cfg(test)]

@@ -11,8 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
 use tollgate_plugin::{Phase, Plugin};
+use tollgate_store::Stores;
 
-use crate::{ai_json_resp, ai_proxy, ai_statistics, key_auth, key_rate_limit};
+use crate::{
+    ai_budget, ai_json_resp, ai_proxy, ai_quota, ai_statistics, ai_token_ratelimit, cluster_key_rate_limit,
+    key_auth, key_rate_limit, model_list,
+};
 
 /// One built-in plugin.
 #[derive(Debug)]
@@ -48,6 +52,7 @@ pub struct ParseContext {
     annotations: BTreeMap<String, String>,
     has_rules: bool,
     shared: Shared,
+    stores: Stores,
 }
 
 impl ParseContext {
@@ -59,6 +64,7 @@ impl ParseContext {
             annotations: BTreeMap::new(),
             has_rules,
             shared,
+            stores: Stores::default(),
         }
     }
 
@@ -98,6 +104,19 @@ impl ParseContext {
         let any: Arc<dyn Any + Send + Sync> = made.clone();
         *slot = Some(Arc::downgrade(&any));
         Ok(made)
+    }
+
+    /// The same with the process's stores; without them nothing is connected and memory counts.
+    #[must_use]
+    pub fn with_stores(mut self, stores: Stores) -> Self {
+        self.stores = stores;
+        self
+    }
+
+    /// Where plugins count.
+    #[must_use]
+    pub fn stores(&self) -> &Stores {
+        &self.stores
     }
 
     /// A field that is accepted and does nothing.
@@ -150,6 +169,27 @@ impl Row {
     }
 }
 
+/// Fields of several lists in one; `N` is how many there are.
+pub(crate) const fn joined<const N: usize>(lists: &[&[Field]]) -> [Field; N] {
+    const NONE: Field = Field {
+        name: "",
+        kind: "",
+        doc: "",
+    };
+    let mut all = [NONE; N];
+    let (mut list, mut at) = (0, 0);
+    while list < lists.len() {
+        let mut position = 0;
+        while position < lists[list].len() {
+            all[at] = lists[list][position];
+            at += 1;
+            position += 1;
+        }
+        list += 1;
+    }
+    all
+}
+
 /// The row of a plugin name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static Row> {
@@ -169,6 +209,15 @@ pub fn overlay(global: Option<&Value>, rule: Option<&Value>) -> Map<String, Valu
 /// Every built-in plugin, by name.
 pub static ROWS: &[Row] = &[
     Row {
+        name: "ai-budget",
+        phase: Phase::Unspecified,
+        priority: 740,
+        parse: ai_budget::parse,
+        rules_inherit: false,
+        fields: ai_budget::FIELDS,
+        doc: "Gives each consumer so much money a day and a month, by the price table.",
+    },
+    Row {
         name: "ai-json-resp",
         phase: Phase::Unspecified,
         priority: 150,
@@ -187,6 +236,15 @@ pub static ROWS: &[Row] = &[
         doc: "Lets clients of OpenAI's and Anthropic's APIs talk to any vendor: credentials, host, path, model and wire format.",
     },
     Row {
+        name: "ai-quota",
+        phase: Phase::Unspecified,
+        priority: 750,
+        parse: ai_quota::parse,
+        rules_inherit: false,
+        fields: &ai_quota::FIELDS,
+        doc: "Gives each consumer so many tokens until an administrator gives more.",
+    },
+    Row {
         name: "ai-statistics",
         phase: Phase::Unspecified,
         priority: 200,
@@ -194,6 +252,24 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: ai_statistics::FIELDS,
         doc: "Counts tokens and durations of AI requests, and puts chosen values into log and span.",
+    },
+    Row {
+        name: "ai-token-ratelimit",
+        phase: Phase::Unspecified,
+        priority: 600,
+        parse: ai_token_ratelimit::parse,
+        rules_inherit: false,
+        fields: &ai_token_ratelimit::FIELDS,
+        doc: "Limits tokens a second, minute, hour or day by header, parameter, cookie, consumer or address.",
+    },
+    Row {
+        name: "cluster-key-rate-limit",
+        phase: Phase::Unspecified,
+        priority: 20,
+        parse: cluster_key_rate_limit::parse,
+        rules_inherit: false,
+        fields: &cluster_key_rate_limit::FIELDS,
+        doc: "Limits requests by header, parameter, cookie, consumer or address, over all gateways that share a Redis.",
     },
     Row {
         name: "key-auth",
@@ -213,6 +289,15 @@ pub static ROWS: &[Row] = &[
         fields: key_rate_limit::FIELDS,
         doc: "Limits requests a second, minute, hour or day for listed keys, in this gateway.",
     },
+    Row {
+        name: "model-list",
+        phase: Phase::Unspecified,
+        priority: 730,
+        parse: model_list::parse,
+        rules_inherit: false,
+        fields: model_list::FIELDS,
+        doc: "Answers GET /v1/models with the models of all routes that the caller may use.",
+    },
 ];
 
 #[cfg(test)]
@@ -225,7 +310,7 @@ mod tests {
     use super::*;
 
     /// Folders of what several plugins share.
-    const SHARED: &[&str] = &["answer-watch"];
+    const SHARED: &[&str] = &["answer-watch", "limits"];
 
     #[test]
     fn every_folder_has_a_row_and_every_row_a_folder() {

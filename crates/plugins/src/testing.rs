@@ -6,7 +6,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::{HeaderValue, Version};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Version};
 use http_body_util::BodyExt;
 use serde_json::Value;
 use tollgate_base::{ConfigError, Error, clock};
@@ -49,6 +50,14 @@ pub(crate) fn get(uri: &str, headers: &[(&str, &str)]) -> Request {
     request.body(Body::empty()).unwrap()
 }
 
+/// A POST of JSON with these headers.
+pub(crate) fn post(uri: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request {
+    let mut request = get(uri, headers);
+    *request.method_mut() = Method::POST;
+    *request.body_mut() = Body::bytes(body.into());
+    request
+}
+
 /// What a client gets, and what is left of the exchange.
 pub(crate) struct Outcome {
     pub(crate) status: u16,
@@ -69,10 +78,20 @@ pub(crate) async fn run(plugin: &Arc<dyn Plugin>, request: Request) -> Outcome {
 
 /// The same with a vendor of the test's own.
 pub(crate) async fn run_with(plugin: &Arc<dyn Plugin>, request: Request, vendor: Vendor<'_>) -> Outcome {
+    through(plugin, request, vendor, None).await
+}
+
+async fn through(
+    plugin: &Arc<dyn Plugin>,
+    request: Request,
+    vendor: Vendor<'_>,
+    gate: Option<&tokio::sync::Semaphore>,
+) -> Outcome {
     let record = record(&request);
     let links = [link(plugin)];
     let host = Upstream {
         vendor,
+        gate,
         asked: Cell::new(false),
     };
     let mut exchange = Exchange::new(record.clone(), "a.com".into(), 1 << 20);
@@ -90,6 +109,16 @@ pub(crate) async fn run_with(plugin: &Arc<dyn Plugin>, request: Request, vendor:
         record,
         forwarded: host.asked.get(),
     }
+}
+
+/// The same with a vendor that answers once `gate` lets it.
+pub(crate) async fn run_slow(
+    plugin: &Arc<dyn Plugin>,
+    request: Request,
+    gate: &tokio::sync::Semaphore,
+    answer: impl Fn() -> Response,
+) -> Outcome {
+    through(plugin, request, &|_| answer(), Some(gate)).await
 }
 
 /// Settles an exchange as the data plane does.
@@ -146,6 +175,7 @@ fn link(plugin: &Arc<dyn Plugin>) -> Link {
 
 struct Upstream<'v> {
     vendor: Vendor<'v>,
+    gate: Option<&'v tokio::sync::Semaphore>,
     asked: Cell<bool>,
 }
 
@@ -154,6 +184,9 @@ impl Host for Upstream<'_> {
     async fn forward(&self, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
         exchange.record.attempts.set(exchange.record.attempts.get() + 1);
         self.asked.set(true);
+        if let Some(gate) = self.gate {
+            drop(gate.acquire().await.unwrap());
+        }
         Ok((self.vendor)(&request))
     }
 

@@ -24,6 +24,7 @@ use tollgate_upstream::SendTimers;
 use crate::account;
 use crate::callout::Callouts;
 use crate::hold;
+use crate::models;
 use crate::normalise::remove_hop_by_hop;
 use crate::rewrite;
 use crate::route::Router;
@@ -82,6 +83,10 @@ impl Host for Router<'_> {
             snapshot: self.snapshot.clone(),
             trace: exchange.record.trace.share(),
         })
+    }
+
+    fn models(&self, exchange: &Exchange, consumer: Option<&str>) -> Vec<String> {
+        models::of_host(self.snapshot, &exchange.host, consumer)
     }
 
     fn money(&self) -> Money {

@@ -20,6 +20,7 @@ mod grpc;
 mod hold;
 mod listener;
 mod metered;
+mod models;
 mod normalise;
 mod observer;
 mod panic;

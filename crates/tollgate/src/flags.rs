@@ -124,6 +124,10 @@ pub(crate) struct ServeFlags {
         value_delimiter = ','
     )]
     pub resolve: Vec<String>,
+    /// Redis for limits and quotas whose config names none: redis://, rediss://, redis+cluster://, redis+sentinel://;
+    /// the default is this process's memory
+    #[arg(long, value_name = "URL", env = "TOLLGATE_REDIS", hide_env_values = true)]
+    pub redis: Option<String>,
     /// Access log: `-` is standard output, `off` none
     #[arg(long, value_name = "PATH", default_value = "-", env = "TOLLGATE_ACCESS_LOG")]
     pub access_log: String,

@@ -16,11 +16,13 @@ use tollgate_ledger::Ledger;
 use tollgate_observe::{Books, Metrics};
 use tollgate_proxy::{Observers, Running};
 use tollgate_snapshot::{Live, Snapshot};
+use tollgate_store::Stores;
 use tollgate_upstream::{Exports, Override, Shared};
 
 use crate::diagnostics::say;
 use crate::failure::Failure;
 use crate::flags::{ConfigFlags, RunFlags, ServeFlags};
+use crate::places;
 use crate::signals::{Ask, Signals};
 
 /// How long the last log lines get to be written at the end.
@@ -126,18 +128,22 @@ struct Gateway {
     ledger: Ledger,
     live: Live,
     exports: Exports,
+    stores: Stores,
     trigger: Trigger,
 }
 
 impl Gateway {
     async fn start(
-        control: tollgate_control::Options,
+        mut control: tollgate_control::Options,
         flags: &ServeFlags,
         extras: Extras,
     ) -> Result<Self, Failure> {
         let (trigger, shutdown) = shutdown::channel();
         let (observers, ledger) = observers(flags)?;
         let live = Live::new(Snapshot::default());
+        let overrides = overrides(flags, &extras.resolve)?;
+        let stores = places::stores(flags.redis.as_deref(), &overrides, &live, observers.metrics())?;
+        control.compile.stores = stores.clone();
         let changes = control.directory.watch();
         let (mut controller, status) = Controller::new(control, live.clone());
         let first = controller
@@ -146,7 +152,7 @@ impl Gateway {
         observers.configuration(first.generation, &first.rejected);
         ledger.configure(live.load().settings.ledger.clone());
 
-        let upstream = upstream(flags, &observers, extras.roots, &extras.resolve)?;
+        let upstream = upstream(overrides, &observers, extras.roots);
         let exports = Exports::new(upstream.clone());
         let admin = bind(flags.admin.0).await?;
         let options = tollgate_proxy::Options {
@@ -171,6 +177,7 @@ impl Gateway {
                 live: live.clone(),
                 status: status.clone(),
                 observers: observers.clone(),
+                stores: stores.clone(),
                 shutdown: shutdown.clone(),
             };
             drop(task::spawn(
@@ -187,6 +194,7 @@ impl Gateway {
             ledger,
             live,
             exports,
+            stores,
             trigger,
         })
     }
@@ -247,6 +255,7 @@ impl Gateway {
         if !finished {
             drop(workers.await);
         }
+        self.stores.flush(LAST_LINES).await;
         let (observers, ledger) = (self.observers.clone(), self.ledger.clone());
         let exports = self.exports.clone();
         let close = move || {
@@ -282,23 +291,22 @@ fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn upstream(
-    flags: &ServeFlags,
-    observers: &Observers,
-    roots: Vec<Vec<u8>>,
-    more: &[String],
-) -> Result<Shared, Failure> {
+fn overrides(flags: &ServeFlags, more: &[String]) -> Result<Vec<Override>, Failure> {
     let overrides = flags.resolve.iter().chain(more).map(|text| {
         text.parse::<Override>()
             .map_err(|cause| Failure::usage(format!("--resolve {text}: {cause}")))
     });
+    overrides.collect()
+}
+
+fn upstream(overrides: Vec<Override>, observers: &Observers, roots: Vec<Vec<u8>>) -> Shared {
     let options = tollgate_upstream::Options {
-        overrides: overrides.collect::<Result<_, _>>()?,
+        overrides,
         extra_roots: roots,
         metrics: observers.metrics().clone(),
         ..tollgate_upstream::Options::default()
     };
-    Ok(Shared::new(tokio::runtime::Handle::current(), &options))
+    Shared::new(tokio::runtime::Handle::current(), &options)
 }
 
 async fn bind(address: Option<SocketAddr>) -> Result<Option<(TcpListener, SocketAddr)>, String> {
@@ -329,6 +337,7 @@ struct View {
     live: Live,
     status: watch::Receiver<Status>,
     observers: Observers,
+    stores: Stores,
     shutdown: Shutdown,
 }
 
@@ -345,6 +354,10 @@ impl Sight for View {
             0 => Err("no configuration yet".to_owned()),
             _ => Ok(()),
         }
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        self.stores.troubles()
     }
 
     fn config_dump(&self) -> serde_json::Value {

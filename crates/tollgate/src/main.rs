@@ -11,6 +11,7 @@ mod flags;
 mod gateway;
 mod memory;
 mod mock;
+mod places;
 mod plugins;
 mod signals;
 mod usage;

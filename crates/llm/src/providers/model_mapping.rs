@@ -65,6 +65,13 @@ impl ModelMapping {
         (!target.is_empty() && target != model).then_some(target)
     }
 
+    /// Names that may be asked for: every whole one, and what `*` stands for, since it keeps its name.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let whole = self.exact.iter().map(|(name, _)| &**name);
+        let fallback = self.fallback.as_deref().filter(|name| !name.is_empty());
+        whole.chain(fallback)
+    }
+
     fn find(&self, model: &str) -> Option<String> {
         if let Some(entry) = self.exact.iter().find(|entry| *entry.0 == *model) {
             return Some(entry.1.to_string());

@@ -49,9 +49,11 @@ pub enum UsageMetric {
     FirstTokenDuration,
     /// `llm_stream_duration_count`; streams only
     StreamDurationCount,
+    /// `token_ratelimit_count`: requests that a token limit refused
+    TokenRatelimitCount,
 }
 
-const CONSUMER_FAMILIES: [&str; 7] = [
+const CONSUMER_FAMILIES: [&str; 8] = [
     "route_upstream_model_consumer_metric_input_token",
     "route_upstream_model_consumer_metric_output_token",
     "route_upstream_model_consumer_metric_total_token",
@@ -59,6 +61,7 @@ const CONSUMER_FAMILIES: [&str; 7] = [
     "route_upstream_model_consumer_metric_llm_duration_count",
     "route_upstream_model_consumer_metric_llm_first_token_duration",
     "route_upstream_model_consumer_metric_llm_stream_duration_count",
+    "route_upstream_model_consumer_metric_token_ratelimit_count",
 ];
 
 impl UsageMetric {
@@ -71,6 +74,7 @@ impl UsageMetric {
             UsageMetric::DurationCount => 4,
             UsageMetric::FirstTokenDuration => 5,
             UsageMetric::StreamDurationCount => 6,
+            UsageMetric::TokenRatelimitCount => 7,
         }
     }
 }
@@ -78,7 +82,7 @@ impl UsageMetric {
 /// All usage counters.
 #[derive(Debug)]
 pub struct UsageMetrics {
-    with_consumer: [Family; 7],
+    with_consumer: [Family; 8],
     plain: [Family; 2],
     /// `tollgate_usage_tokens_total{source,type}`: input and output of each source.
     by_source: [[Counter; 2]; 3],
@@ -93,7 +97,7 @@ pub struct UsageMetrics {
 pub struct UsageSeries {
     /// Route, cluster, model, consumer.
     labels: [Box<str>; 4],
-    with_consumer: [OnceLock<Counter>; 7],
+    with_consumer: [OnceLock<Counter>; 8],
     plain: [OnceLock<Counter>; 2],
 }
 

@@ -73,6 +73,13 @@ impl Plugin for AiProxy {
             None => next.run(exchange, request).await,
         }
     }
+
+    fn models(&self) -> Vec<String> {
+        let mappings = self.active.iter().map(|active| &active.provider.model_mapping);
+        mappings
+            .flat_map(|mapping| mapping.names().map(str::to_owned))
+            .collect()
+    }
 }
 
 impl Active {

@@ -78,4 +78,12 @@ impl Plugin for KeyAuth {
         }
         next.run(exchange, request).await
     }
+
+    fn admits(&self, consumer: Option<&str>) -> bool {
+        match &self.ask {
+            Ask::Nothing(_) => true,
+            Ask::Anyone(_) => consumer.is_some(),
+            Ask::Only(_, allow) => consumer.is_some_and(|name| allow.contains(name)),
+        }
+    }
 }

@@ -9,7 +9,7 @@ use tollgate_base::{ConfigError, clock};
 use tollgate_body::Request;
 
 use super::bucket::Bucket;
-use crate::limit_window::UNITS;
+use crate::limits::window::UNITS;
 use crate::table::{Field, ParseContext};
 
 /// A config, compiled; it holds the buckets.
