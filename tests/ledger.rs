@@ -372,3 +372,129 @@ async fn a_conversation_is_a_tree_of_its_turns_and_tools() {
     let (code, told) = run(&["no-such\u{1b}"]);
     assert_eq!((code, told.contains('\u{1b}')), (Some(1), false), "{told}");
 }
+
+/// An HTTP server that answers with these statuses in turn, the last one for ever; hands out the requests' texts.
+async fn receiver(
+    statuses: &'static [u16],
+) -> (std::net::SocketAddr, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, requests) = tokio::sync::mpsc::unbounded_channel();
+    drop(tollgate_base::task::spawn("receiver", async move {
+        for number in 0.. {
+            let Ok((mut stream, _)) = listener.accept().await else {
+                return;
+            };
+            let mut text = String::new();
+            let is_whole = |text: &str| {
+                let (head, body) = text.split_once("\r\n\r\n")?;
+                let length = head.lines().find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("content-length:")?
+                        .trim()
+                        .parse::<usize>()
+                        .ok()
+                })?;
+                (body.len() >= length).then_some(())
+            };
+            while is_whole(&text).is_none() {
+                let mut piece = [0; 4096];
+                let length = stream.read(&mut piece).await.unwrap();
+                assert!(length > 0, "a request that ends too early");
+                text.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+            }
+            let status = statuses[number.min(statuses.len() - 1)];
+            stream
+                .write_all(
+                    format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                        .as_bytes(),
+                )
+                .await
+                .unwrap();
+            if sender.send(text).is_err() {
+                return;
+            }
+        }
+    }));
+    (address, requests)
+}
+
+#[tokio::test]
+async fn the_same_rows_go_to_a_file_an_endpoint_and_a_collector() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let (endpoint, mut posts) = receiver(&[500, 200]).await;
+    let (collector, mut logs) = receiver(&[200]).await;
+    let scene = priced(data, &[]);
+    let file = data.join("rows.jsonl");
+    let sinks = format!(
+        "  tollgate-ledger: |
+    retention: {{ rows: 7d }}
+    sinks:
+    - {{ type: file, path: {} }}
+    - {{ type: http, url: 'http://{endpoint}/?query=INSERT', headers: {{ x-clickhouse-key: k3y }} }}
+    - {{ type: otlp, url: 'http://{collector}/v1/logs' }}
+",
+        file.display()
+    );
+    let text = documents(&[
+        bridge(&[("mock", scene.mock.addr())]),
+        ingress("api", "/v1", "mock.static", &[]),
+        ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
+        verbose_log() + PRICES + &sinks,
+    ]);
+    scene.gateway.write("scene.yaml", &text).unwrap();
+    for _ in 0..3 {
+        assert_eq!(
+            send(scene.gateway.http, post_json(CHAT_PATH, CHAT))
+                .await
+                .unwrap()
+                .status,
+            200
+        );
+    }
+    let first = posts.recv().await.unwrap();
+    let again = posts.recv().await.unwrap();
+    assert_eq!(first, again, "what failed comes again");
+    assert!(
+        again.starts_with("POST /?query=INSERT HTTP/1.1\r\n") && again.contains("x-clickhouse-key: k3y"),
+        "{again}"
+    );
+    let log = logs.recv().await.unwrap();
+    let rows = rows_at_end(scene.gateway, data);
+    let body = |text: &str| text.split_once("\r\n\r\n").unwrap().1.to_owned();
+    let ids = |lines: &str| -> Vec<Value> {
+        let line = |line| serde_json::from_str::<Value>(line).unwrap();
+        lines
+            .lines()
+            .map(|text| line(text)["request_id"].clone())
+            .collect()
+    };
+    let wanted: Vec<_> = rows.iter().map(|row| row["request_id"].clone()).collect();
+    let written = std::fs::read_to_string(&file).unwrap();
+    assert_eq!(ids(&written), wanted);
+    assert_eq!(ids(&body(&again)), wanted);
+    let row: Value = serde_json::from_str(written.lines().next().unwrap()).unwrap();
+    for name in [
+        "input",
+        "output",
+        "cost",
+        "status",
+        "termination",
+        "model",
+        "vendor",
+        "conversation",
+    ] {
+        assert_eq!(row[name], rows[0][name], "{name}");
+    }
+    let log: Value = serde_json::from_str(&body(&log)).unwrap();
+    let records = &log["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
+    assert_eq!(records.as_array().unwrap().len(), 3);
+    let attributes = records[0]["attributes"].as_array().unwrap();
+    let input = attributes
+        .iter()
+        .find(|attribute| attribute["key"] == "input")
+        .unwrap();
+    assert_eq!(input["value"]["intValue"], rows[0]["input"].to_string());
+}

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Folder names below `crates/`, from the ground up.
 const ORDER: &[&str] = &[
-    "base", "kinds", "body", "observe", "store", "plugin", "snapshot", "ledger", "llm", "upstream",
+    "base", "kinds", "body", "observe", "store", "plugin", "snapshot", "llm", "upstream", "ledger",
     "modules", "wasm", "plugins", "compile", "control", "proxy", "console", "mock-llm", "testkit",
     "tollgate",
 ];

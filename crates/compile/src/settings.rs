@@ -3,18 +3,23 @@
 //! The documents are read and checked by `kinds`; here their values take the units and places of the snapshot, and
 //! what is switched on but not there yet is told.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tollgate_base::Secret;
 use tollgate_kinds::higress_config::{HigressConfig, Tracing};
 use tollgate_kinds::https_config::{HttpsConfig, LETS_ENCRYPT};
+use tollgate_kinds::ledger_config::{LedgerConfig, LedgerRetention, LedgerSink, SinkTarget};
+use tollgate_kinds::mcp_bridge::MaskedText;
 use tollgate_kinds::mesh_config::MeshConfig;
 use tollgate_kinds::price_table::PriceTable;
 use tollgate_kinds::{ConfigMap, Diagnostic, Objects};
 use tollgate_observe::access_log::Encoding;
 use tollgate_observe::cost::Rates;
 use tollgate_observe::{Format, Prices};
-use tollgate_snapshot::Settings;
+use tollgate_snapshot::{Settings, settings};
 
 use crate::Options;
 
@@ -60,6 +65,7 @@ pub(crate) fn compile(objects: &Objects, options: &Options, diagnostics: &mut Ve
         higress(config_map, &mut global, diagnostics);
         mesh(config_map, &mut global, diagnostics);
         prices(config_map, &mut global, diagnostics);
+        ledger(config_map, &mut global, diagnostics);
     }
     if let Some(config_map) = objects.config_map(&options.system_namespace, HTTPS) {
         let (https, found) = HttpsConfig::read(config_map);
@@ -155,6 +161,41 @@ fn prices(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Dia
         prices.insert(&row.model, rates);
     }
     global.settings.prices = Arc::new(prices);
+}
+
+fn ledger(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagnostic>) {
+    let (config, found) = LedgerConfig::read(config_map);
+    diagnostics.extend(found);
+    let LedgerRetention { rows, hours, days } = config.retention;
+    let sink = |sink: LedgerSink| settings::Sink {
+        name: sink.name,
+        target: match sink.target {
+            SinkTarget::File { path } => settings::SinkTarget::File(path.into()),
+            SinkTarget::Http { url, headers } => settings::SinkTarget::Http {
+                url: Secret::new(url),
+                headers: sensitive(&headers),
+            },
+            SinkTarget::Otlp { url, headers } => settings::SinkTarget::Otlp {
+                url: Secret::new(url),
+                headers: sensitive(&headers),
+            },
+        },
+    };
+    global.settings.ledger = settings::Ledger {
+        enable: config.enable,
+        retention: settings::Retention { rows, hours, days },
+        sinks: config.sinks.into_iter().map(sink).collect(),
+    };
+}
+
+/// Headers that are printed nowhere; names and values have been checked.
+fn sensitive(headers: &BTreeMap<String, MaskedText>) -> HeaderMap {
+    let read = |(name, value): (&String, &MaskedText)| {
+        let mut value = HeaderValue::from_str(value.expose()).ok()?;
+        value.set_sensitive(true);
+        Some((name.parse::<HeaderName>().ok()?, value))
+    };
+    headers.iter().filter_map(read).collect()
 }
 
 fn access_log(

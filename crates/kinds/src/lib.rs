@@ -17,6 +17,7 @@ pub mod https_config;
 pub mod ingress;
 pub mod ingress_class;
 mod kind_table;
+pub mod ledger_config;
 mod lenient;
 pub mod mcp_bridge;
 pub mod mcp_server_config;

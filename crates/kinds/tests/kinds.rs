@@ -8,6 +8,7 @@ use tollgate_kinds::endpoint_slice::{Endpoint, EndpointPort};
 use tollgate_kinds::higress_config::{Gzip, HigressConfig};
 use tollgate_kinds::https_config::HttpsConfig;
 use tollgate_kinds::ingress::{PathType, ServicePortRef};
+use tollgate_kinds::ledger_config::LedgerConfig;
 use tollgate_kinds::mcp_bridge::RegistryType;
 use tollgate_kinds::mesh_config::MeshConfig;
 use tollgate_kinds::price_table::PriceTable;
@@ -549,4 +550,76 @@ fn prices_are_read_exactly_and_a_wrong_row_hurts_only_itself() {
         ]
     );
     assert_eq!(PriceTable::read(&config_map("  other: x\n").unwrap()).1, []);
+}
+
+#[test]
+fn the_ledgers_settings_and_each_sink_stand_alone() {
+    let map = config_map(
+        "  tollgate-ledger: |
+    retention: { rows: 12h, hours: 4w }
+    sinks:
+    - { type: file, path: /var/log/usage.jsonl }
+    - { type: file }
+    - { type: http, url: 'http://clickhouse:8123/?query=x', headers: { x-clickhouse-key: secret } }
+    - { type: http, name: http-2, url: 'ftp://x' }
+    - { type: otlp, url: 'https://collector/v1/logs', headers: { 'a b': c } }
+    - { type: kafka }
+    - { type: file, name: file-0, path: x }
+    - 7
+",
+    )
+    .unwrap();
+    let (config, diagnostics) = LedgerConfig::read(&map);
+    let hours = |hours| Duration::from_hours(hours);
+    let kept = config.retention;
+    assert_eq!(
+        (kept.rows, kept.hours, kept.days),
+        (hours(12), hours(24 * 28), hours(24 * 730))
+    );
+    let names: Vec<_> = config.sinks.iter().map(|sink| sink.name.as_str()).collect();
+    assert_eq!((config.enable, names), (true, vec!["file-0", "http-2"]));
+    assert!(!format!("{config:?}").contains("secret"));
+    let told: Vec<_> = diagnostics
+        .iter()
+        .map(|diagnostic| {
+            format!(
+                "{}: {}: {}",
+                diagnostic.line, diagnostic.field, diagnostic.message
+            )
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "15: data[tollgate-ledger].sinks[7]: expected a mapping, found a number",
+            "9: data[tollgate-ledger].sinks[1].path: missing; the sink is left out",
+            "11: data[tollgate-ledger].sinks[3].name: another sink is called http-2; the sink is left out",
+            "12: data[tollgate-ledger].sinks[4].headers: must be names and values of HTTP headers; the sink is left out",
+            "13: data[tollgate-ledger].sinks[5].type: must be file, http or otlp; the sink is left out",
+            "14: data[tollgate-ledger].sinks[6].name: another sink is called file-0; the sink is left out",
+        ]
+    );
+    for (bad, field) in [
+        ("{ rows: 5y }", "rows"),
+        ("{ rows: 0h }", "rows"),
+        ("{ rows: 100d }", "hours"),
+        ("{ hours: 800d }", "days"),
+        ("{ days: 31d, hours: 1d, rows: 1d }", "days"),
+    ] {
+        let map = config_map(&format!(
+            "  tollgate-ledger: |\n    enable: false\n    retention: {bad}\n"
+        ))
+        .unwrap();
+        let (config, diagnostics) = LedgerConfig::read(&map);
+        let fields: Vec<_> = diagnostics
+            .iter()
+            .map(|diagnostic| diagnostic.field.to_string())
+            .collect();
+        assert_eq!(
+            fields,
+            [format!("data[tollgate-ledger].retention.{field}")],
+            "{bad}"
+        );
+        assert!(!config.enable && config.retention == Default::default(), "{bad}");
+    }
 }

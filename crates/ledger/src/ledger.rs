@@ -4,13 +4,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tollgate_observe::entry::Journal;
 use tollgate_observe::metrics::Metrics;
 use tollgate_observe::{Books, Entry, Spend};
 use tollgate_snapshot::settings;
+use tollgate_upstream::Shared;
 
 use crate::query::Reader;
 use crate::queue::Queue;
+use crate::sink::{Means, Sinks};
 use crate::writer::Writer;
 
 /// The usage ledger of one process; cheap to clone.
@@ -20,7 +23,16 @@ pub struct Ledger(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     queue: Arc<Queue>,
-    settings: Arc<Mutex<settings::Ledger>>,
+    settings: Arc<Mutex<Orders>>,
+}
+
+/// What the process asks of the ledger's thread.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) settings: settings::Ledger,
+    pub(crate) means: Option<Means>,
+    /// Grows with each change.
+    pub(crate) version: u64,
 }
 
 impl Ledger {
@@ -31,7 +43,8 @@ impl Ledger {
     pub fn start(data: &Path, metrics: &Metrics) -> std::io::Result<Self> {
         let queue = Arc::new(Queue::new(metrics));
         let settings = Arc::default();
-        let writer = Writer::new(data.to_owned(), Arc::clone(&queue), Arc::clone(&settings));
+        let sinks = Sinks::new(metrics);
+        let writer = Writer::new(data.to_owned(), Arc::clone(&queue), Arc::clone(&settings), sinks);
         std::thread::Builder::new()
             .name("ledger".into())
             .stack_size(512 * 1024)
@@ -58,7 +71,18 @@ impl Ledger {
 
     /// Takes the settings of a new configuration.
     pub fn configure(&self, settings: settings::Ledger) {
-        *self.0.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.order(|orders| orders.settings = settings);
+    }
+
+    /// Gives sinks their way out: tasks on `runtime`, connections as `upstream` makes them. Until then there are none.
+    pub fn connect(&self, runtime: Handle, upstream: Shared) {
+        self.order(|orders| orders.means = Some(Means { runtime, upstream }));
+    }
+
+    fn order(&self, change: impl FnOnce(&mut Orders)) {
+        let mut orders = self.0.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut orders);
+        orders.version += 1;
     }
 
     /// Writes everything that has come so far; false when that took longer than `patience`. Blocks.

@@ -13,6 +13,7 @@ mod query;
 mod queue;
 mod retention;
 mod schema;
+mod sink;
 mod store;
 mod writer;
 

@@ -12,8 +12,10 @@ use tollgate_observe::Entry;
 use tollgate_snapshot::settings;
 
 use crate::failure::{Failure, Reason};
+use crate::ledger::Orders;
 use crate::queue::{MOST, Queue};
 use crate::schema;
+use crate::sink::{Means, Sinks};
 use crate::store::{Store, milliseconds_of};
 
 /// First and longest pause after a failure.
@@ -22,13 +24,20 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from
 const PRUNE_EVERY: Duration = Duration::from_mins(1);
 /// Between two steps of pruning.
 const PRUNE_PAUSE: Duration = Duration::from_millis(50);
+/// How long sinks get for what they have at the end.
+const LAST_ROWS: Duration = Duration::from_millis(1_500);
 /// Broken files that are kept for a look.
 const ASIDE: u32 = 3;
 
 pub(crate) struct Writer {
     data: PathBuf,
     queue: Arc<Queue>,
-    settings: Arc<Mutex<settings::Ledger>>,
+    orders: Arc<Mutex<Orders>>,
+    /// The orders in force.
+    settings: settings::Ledger,
+    means: Option<Means>,
+    version: u64,
+    sinks: Sinks,
     store: Option<Store>,
     /// Not written yet.
     held: Vec<Entry>,
@@ -44,11 +53,15 @@ struct Failing {
 }
 
 impl Writer {
-    pub(crate) fn new(data: PathBuf, queue: Arc<Queue>, settings: Arc<Mutex<settings::Ledger>>) -> Self {
+    pub(crate) fn new(data: PathBuf, queue: Arc<Queue>, orders: Arc<Mutex<Orders>>, sinks: Sinks) -> Self {
         Self {
             data,
             queue,
-            settings,
+            orders,
+            settings: settings::Ledger::default(),
+            means: None,
+            version: 0,
+            sinks,
             store: None,
             held: Vec::new(),
             failing: None,
@@ -63,6 +76,7 @@ impl Writer {
                 .as_ref()
                 .map_or(self.prune_at, |failing| failing.again);
             let mut batch = self.queue.next(next.saturating_duration_since(clock::now()));
+            self.obey();
             self.take(std::mem::take(&mut batch.entries));
             let due = |failing: &Failing| batch.urgent() || failing.again <= clock::now();
             if self.failing.as_ref().is_none_or(due) {
@@ -77,6 +91,7 @@ impl Writer {
             }
             if batch.closing {
                 self.give_up();
+                self.sinks.close(LAST_ROWS, self.means.as_ref());
                 // Closing puts what is in the side file where it belongs.
                 self.store = None;
             }
@@ -88,21 +103,26 @@ impl Writer {
         }
     }
 
-    fn enabled(&self) -> bool {
-        self.settings().enable
-    }
-
-    fn settings(&self) -> settings::Ledger {
-        self.settings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+    /// Takes new orders, if there are any.
+    fn obey(&mut self) {
+        let orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        if orders.version == self.version {
+            return;
+        }
+        self.version = orders.version;
+        self.settings = orders.settings.clone();
+        self.means = orders.means.clone();
+        drop(orders);
+        self.sinks.configure(&self.settings.sinks, self.means.as_ref());
     }
 
     /// Takes entries in behind those that are held; what is too much is dropped.
     fn take(&mut self, entries: Vec<Entry>) {
-        if !self.enabled() {
+        if !self.settings.enable || entries.is_empty() {
             return;
+        }
+        if !self.sinks.is_empty() {
+            self.sinks.give(&entries);
         }
         if self.held.is_empty() {
             self.held = entries;
@@ -197,7 +217,7 @@ impl Writer {
         if self.store.is_none() && !schema::path(&self.data).exists() {
             return;
         }
-        let retention = self.settings().retention;
+        let retention = self.settings.retention;
         let pruned = match &mut self.store {
             Some(store) => Ok(store),
             none => Store::open(&self.data).map(|store| none.insert(store)),

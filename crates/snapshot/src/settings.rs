@@ -1,8 +1,11 @@
 //! What holds for every route: limits of the listeners, header switches, the access-log format.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderMap;
+use tollgate_base::Secret;
 use tollgate_observe::{Format, Prices, trace};
 
 use crate::Cluster;
@@ -49,6 +52,38 @@ pub struct Ledger {
     pub enable: bool,
     /// How long.
     pub retention: Retention,
+    /// Where else rows go.
+    pub sinks: Vec<Sink>,
+}
+
+/// Where else the ledger's rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sink {
+    /// Name in metrics and messages.
+    pub name: String,
+    /// Where to.
+    pub target: SinkTarget,
+}
+
+/// The kinds of sinks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SinkTarget {
+    /// JSON objects, a line each, appended to a file.
+    File(PathBuf),
+    /// The same in the body of a POST.
+    Http {
+        /// May hold a password.
+        url: Secret,
+        /// Further headers, marked as sensitive.
+        headers: HeaderMap,
+    },
+    /// OpenTelemetry logs as JSON in the body of a POST.
+    Otlp {
+        /// May hold a password.
+        url: Secret,
+        /// Further headers, marked as sensitive.
+        headers: HeaderMap,
+    },
 }
 
 impl Default for Ledger {
@@ -56,6 +91,7 @@ impl Default for Ledger {
         Self {
             enable: true,
             retention: Retention::default(),
+            sinks: Vec::new(),
         }
     }
 }

@@ -154,6 +154,7 @@ impl Gateway {
 
         let upstream = upstream(overrides, &observers, extras.roots);
         let exports = Exports::new(upstream.clone());
+        ledger.connect(tokio::runtime::Handle::current(), upstream.clone());
         let admin = bind(flags.admin.0).await?;
         let options = tollgate_proxy::Options {
             http: flags.http.0,
