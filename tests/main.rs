@@ -22,6 +22,8 @@ mod collectors;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod dashboard;
+#[cfg(test)]
 mod document_000;
 #[cfg(test)]
 mod document_000_json;
