@@ -26,7 +26,11 @@ mod dashboard;
 #[cfg(test)]
 mod document_000;
 #[cfg(test)]
+mod document_000_agent;
+#[cfg(test)]
 mod document_000_json;
+#[cfg(test)]
+mod examples;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
@@ -39,6 +43,8 @@ mod limits;
 mod messages;
 #[cfg(test)]
 mod policies;
+#[cfg(test)]
+mod prompts;
 #[cfg(test)]
 mod protocols;
 #[cfg(test)]

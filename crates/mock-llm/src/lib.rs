@@ -22,6 +22,7 @@ mod reply;
 mod responses;
 mod script;
 mod server;
+mod services;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@
 //! * `/mirror`, and every request with content type `application/grpc`: the body comes back as it arrives, with
 //!   its content type and its trailers; gRPC gets `grpc-status: 0`, or what `x-mock-grpc-status` says at once
 //! * every WebSocket handshake: an echo (`websocket`)
+//! * the weather and flights of `services`
 //! * `/faults`: the fault menu · `/health`: 200
 //!
 //! Bodies stream in constant memory in both directions.
@@ -27,6 +28,7 @@ use crate::hash::{Fnv, fnv};
 use crate::record::End;
 use crate::reply::{Exchange, Reply};
 use crate::server::Server;
+use crate::services;
 use crate::stream::Broken;
 use crate::websocket;
 
@@ -255,6 +257,11 @@ pub(crate) async fn answer(
     let is_grpc = content_type(&head.headers).starts_with("application/grpc");
     if is_grpc || path == "/mirror" {
         return Some(mirror(exchange, &head.headers, body, is_grpc));
+    }
+    if !server.options.echo_only
+        && let Some(reply) = services::answer(path, head.uri.query().unwrap_or(""))
+    {
+        return Some(exchange.respond(reply));
     }
     if server.options.echo_only || path == "/echo" || path.starts_with("/echo/") {
         let reply = echo(server, &mut exchange, &head, body).await?;

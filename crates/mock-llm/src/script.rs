@@ -27,7 +27,7 @@ struct Dialogue {
     /// The beginning of the model's name.
     model: &'static str,
     when: When,
-    /// `{1}`, `{2}` stand for the temperature in the first, second observation.
+    /// `{1}`, `{2}` stand for the temperature in the first, second observation, `{2:name}` for its member `name`.
     text: &'static str,
     id: Option<&'static str>,
     created: Option<u64>,
@@ -44,6 +44,9 @@ pub(crate) struct Scripted {
 }
 
 const EQUATION: &str = "2x + 7 = 17，x 等于多少";
+const FLIGHT: &str = "帮我查一下今天从上海去乌鲁木齐今天最早的还未起飞的航班信息";
+const BOTH: &str =
+    "今天北京和乌鲁木齐哪里温度更高？帮我查一下今天从上海去温度低的那个城市最早的还未起飞的航班信息";
 
 static DIALOGUES: &[Dialogue] = &[
     Dialogue {
@@ -178,6 +181,73 @@ static DIALOGUES: &[Dialogue] = &[
         created: None,
         usage: None,
     },
+    Dialogue {
+        model: "qwen-max",
+        when: When::Agent {
+            question: FLIGHT,
+            observations: 0,
+        },
+        text: "Thought: 需要查询从上海到乌鲁木齐的航班。\nAction:\n```\n{\"action\": \"get_flight\", \"action_input\": \"{\\\"dep_iata\\\": \\\"SHA\\\", \\\"arr_iata\\\": \\\"URC\\\", \\\"flight_status\\\": \\\"scheduled\\\"}\"}\n```",
+        id: Some("08afea46-e427-9619-95a7-ff42a6450323"),
+        created: Some(1_726_193_193),
+        usage: Some((622, 83)),
+    },
+    Dialogue {
+        model: "qwen-max",
+        when: When::Agent {
+            question: FLIGHT,
+            observations: 1,
+        },
+        text: "Thought: 我知道该回应什么\nAction:\n```\n{\"action\": \"Final Answer\", \"action_input\": \" 今天从上海去乌鲁木齐最早的还未起飞的航班信息如下：\\n\\n- 航班日期：{1:flight_date}\\n- 航班状态：{1:flight_status}（未起飞）\\n- 出发机场：上海虹桥国际机场 (SHA)\\n- 出发时间：{1:scheduled}\\n- 到达机场：乌鲁木齐机场 (URC)\\n- 预计到达时间：2024-09-13T14:40:00+00:00\\n- 承运航空公司：吉祥航空 (HO)\\n\\n航班号为HO{1:number}，实际起飞时间待定。请注意，航班可能存在轻微延误（当前显示为{1:delay}分钟），请您关注实时航班动态并提前做好登机准备。\"}\n```",
+        id: None,
+        created: None,
+        usage: None,
+    },
+    // Both services in one question: twice the weather, then the flight to the colder city.
+    Dialogue {
+        model: "qwen-max",
+        when: When::Agent {
+            question: BOTH,
+            observations: 0,
+        },
+        text: "Thought: 需要先查询北京的温度。\nAction:\n```\n{\"action\": \"get_weather_now\", \"action_input\": \"{\\\"location\\\": \\\"北京\\\", \\\"language\\\": \\\"zh-Hans\\\", \\\"unit\\\": \\\"c\\\"}\"}\n```",
+        id: Some("afc5ccda-05df-916f-8f96-2ccc3f8a45b5"),
+        created: Some(1_726_193_547),
+        usage: Some((630, 75)),
+    },
+    Dialogue {
+        model: "qwen-max",
+        when: When::Agent {
+            question: BOTH,
+            observations: 1,
+        },
+        text: "Thought: 再查询乌鲁木齐的温度。\nAction:\n```\n{\"action\": \"get_weather_now\", \"action_input\": \"{\\\"location\\\": \\\"乌鲁木齐\\\", \\\"language\\\": \\\"zh-Hans\\\", \\\"unit\\\": \\\"c\\\"}\"}\n```",
+        id: None,
+        created: None,
+        usage: None,
+    },
+    Dialogue {
+        model: "qwen-max",
+        when: When::Agent {
+            question: BOTH,
+            observations: 2,
+        },
+        text: "Thought: 乌鲁木齐温度更低，查询从上海去乌鲁木齐的航班。\nAction:\n```\n{\"action\": \"get_flight\", \"action_input\": \"{\\\"dep_iata\\\": \\\"SHA\\\", \\\"arr_iata\\\": \\\"URC\\\", \\\"flight_status\\\": \\\"scheduled\\\"}\"}\n```",
+        id: None,
+        created: None,
+        usage: None,
+    },
+    Dialogue {
+        model: "qwen-max",
+        when: When::Agent {
+            question: BOTH,
+            observations: 3,
+        },
+        text: "Thought: 我知道该回应什么\nAction:\n```\n{\"action\": \"Final Answer\", \"action_input\": \"今天乌鲁木齐的气温（{2}℃）低于北京（{1}℃）。今天从上海出发前往乌鲁木齐的最早未起飞航班是吉祥航空的HO{3:number}航班，计划于2024年9月13日09:20从上海虹桥国际机场起飞。\"}\n```",
+        id: None,
+        created: None,
+        usage: None,
+    },
     // The two smaller models invent the observation instead of waiting for it.
     Dialogue {
         model: "qwen-turbo",
@@ -242,29 +312,49 @@ fn fits(dialogue: &Dialogue, ask: &Ask) -> bool {
     }
 }
 
-/// The number after `"temperature":` in an observation.
-fn temperature(observation: &str) -> Option<&str> {
-    let (_, after) = observation.split_once("\"temperature\"")?;
-    let start = after.find(|character: char| character.is_ascii_digit() || character == '-')?;
-    let number = &after[start..];
-    let end = number
-        .find(|character: char| !character.is_ascii_digit() && !"-.".contains(character))
-        .unwrap_or(number.len());
-    Some(&number[..end])
+/// The first member of a name in an observation, as text without quotes.
+fn member<'o>(observation: &'o str, name: &str) -> Option<&'o str> {
+    let (_, after) = observation.split_once(&format!("\"{name}\":"))?;
+    let value = after.trim_start();
+    match value.strip_prefix('"') {
+        Some(text) => text.split('"').next(),
+        None => value.split([',', '}', ']']).next().map(str::trim),
+    }
 }
 
-/// The first row that fits, with the observed figures filled in.
+/// A row's text with its places filled from the observations.
+fn filled(text: &str, observations: &[&str]) -> String {
+    let mut filled = String::new();
+    let mut rest = text;
+    while let Some((before, behind)) = rest.split_once('{') {
+        let place = behind.split_once('}').and_then(|(place, after)| {
+            let (number, name) = place.split_once(':').unwrap_or((place, "temperature"));
+            let index: usize = number.parse().ok()?;
+            let observation = observations.get(index.checked_sub(1)?)?;
+            Some((member(observation, name).unwrap_or("?"), after))
+        });
+        filled.push_str(before);
+        match place {
+            Some((value, after)) => {
+                filled.push_str(value);
+                rest = after;
+            }
+            None => {
+                filled.push('{');
+                rest = behind;
+            }
+        }
+    }
+    filled.push_str(rest);
+    filled
+}
+
+/// The first row that fits, with what was observed filled in.
 pub(crate) fn find(ask: &Ask) -> Option<Scripted> {
     let dialogue = DIALOGUES.iter().find(|dialogue| fits(dialogue, ask))?;
-    let mut text = dialogue.text.to_owned();
-    for (number, observation) in observations(ask).enumerate() {
-        text = text.replace(
-            &format!("{{{}}}", number + 1),
-            temperature(observation).unwrap_or("?"),
-        );
-    }
+    let observed: Vec<&str> = observations(ask).collect();
     Some(Scripted {
-        text,
+        text: filled(dialogue.text, &observed),
         id: dialogue.id,
         created: dialogue.created,
         usage: dialogue.usage,

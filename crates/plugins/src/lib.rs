@@ -5,8 +5,11 @@
 
 pub mod table;
 
+mod ai_agent;
 mod ai_budget;
 mod ai_json_resp;
+mod ai_prompt_decorator;
+mod ai_prompt_template;
 mod ai_proxy;
 mod ai_quota;
 mod ai_statistics;
@@ -34,3 +37,12 @@ mod token_usage;
 mod testing;
 
 pub use table::{Field, Parse, ParseContext, ROWS, Row, find};
+
+/// For the public test suite of JSON Schema: what `ai-json-resp` finds wrong with a value.
+///
+/// # Errors
+/// Why the schema cannot be compiled, or what is wrong with the value.
+#[doc(hidden)]
+pub fn schema_fault(schema: &serde_json::Value, instance: &serde_json::Value) -> Result<(), String> {
+    ai_json_resp::schema_fault(schema, instance)
+}

@@ -167,6 +167,11 @@ impl Scene {
         self.answers("", status, text);
     }
 
+    /// The next answer of the rest of the chain, a stream of events.
+    pub(crate) fn streams(&self, text: &str) {
+        self.script("", Script::Answer(200, "text/event-stream", text.to_owned()));
+    }
+
     fn script(&self, cluster: &str, script: Script) {
         let mut scripts = self.world.scripts.borrow_mut();
         scripts.entry(cluster.to_owned()).or_default().push_back(script);

@@ -14,8 +14,8 @@ use tollgate_plugin::{Phase, Plugin};
 use tollgate_store::Stores;
 
 use crate::{
-    ai_budget, ai_json_resp, ai_proxy, ai_quota, ai_statistics, ai_token_ratelimit, cluster_key_rate_limit,
-    key_auth, key_rate_limit, model_list,
+    ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
+    ai_statistics, ai_token_ratelimit, cluster_key_rate_limit, key_auth, key_rate_limit, model_list,
 };
 
 /// One built-in plugin.
@@ -209,6 +209,15 @@ pub fn overlay(global: Option<&Value>, rule: Option<&Value>) -> Map<String, Valu
 /// Every built-in plugin, by name.
 pub static ROWS: &[Row] = &[
     Row {
+        name: "ai-agent",
+        phase: Phase::Unspecified,
+        priority: 200,
+        parse: ai_agent::parse,
+        rules_inherit: false,
+        fields: ai_agent::FIELDS,
+        doc: "Lets a model use the APIs that OpenAPI documents describe, and answers with what it found.",
+    },
+    Row {
         name: "ai-budget",
         phase: Phase::Unspecified,
         priority: 740,
@@ -225,6 +234,24 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: ai_json_resp::FIELDS,
         doc: "Makes a model's answer JSON of a wanted shape: takes it out of the text, checks it, and has it repaired.",
+    },
+    Row {
+        name: "ai-prompt-decorator",
+        phase: Phase::Unspecified,
+        priority: 450,
+        parse: ai_prompt_decorator::parse,
+        rules_inherit: false,
+        fields: ai_prompt_decorator::FIELDS,
+        doc: "Puts messages in front of and behind a conversation, and replaces texts in it.",
+    },
+    Row {
+        name: "ai-prompt-template",
+        phase: Phase::Unspecified,
+        priority: 500,
+        parse: ai_prompt_template::parse,
+        rules_inherit: false,
+        fields: ai_prompt_template::FIELDS,
+        doc: "Makes requests of templates that the config holds, filled with the client's values.",
     },
     Row {
         name: "ai-proxy",

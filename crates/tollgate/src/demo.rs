@@ -1,5 +1,5 @@
-//! `tollgate demo`: the example `ai-proxy` against the built-in mock vendor, which answers as `dashscope.aliyuncs.com`
-//! over TLS, so that the whole path is the real one.
+//! `tollgate demo`: an example against the built-in mock, which answers over TLS as all the hosts that the example names,
+//! so that the whole path is the real one.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -8,21 +8,37 @@ use std::time::Duration;
 
 use tollgate_mock_llm::{Options, Tls};
 
+use crate::examples::{self, Example};
 use crate::failure::Failure;
 use crate::flags::{ConfigFlags, DemoFlags};
 use crate::gateway::{self, Extras};
 
-/// The example, as it stands in `examples/`.
-const EXAMPLE: &str = include_str!("../../../examples/ai-proxy/01-ai-proxy.yaml");
-const VENDOR: &str = "dashscope.aliyuncs.com";
-/// Values of the example's variables.
-const VARIABLES: &[(&str, &str)] = &[("LLM", "qwen"), ("LLM_DOMAIN", VENDOR), ("API_TOKEN", "sk-demo")];
+/// Values of the examples' variables.
+const VARIABLES: &[(&str, &str)] = &[
+    ("LLM", "qwen"),
+    ("LLM_DOMAIN", "dashscope.aliyuncs.com"),
+    ("LLM_PATH", "/compatible-mode/v1/chat/completions"),
+    ("LLM_MODEL", "qwen-max-0403"),
+    ("API_TOKEN", "sk-demo"),
+];
 /// Time between streamed tokens: slow enough to be seen.
 const PACE: Duration = Duration::from_millis(30);
 
+/// The value of a variable. What no example needs to be anything in particular is told by its name.
+fn variable(name: &str) -> Option<String> {
+    let known = VARIABLES.iter().find(|row| row.0 == name);
+    Some(known.map_or_else(|| format!("demo-{}", name.to_lowercase()), |row| row.1.to_owned()))
+}
+
 pub(crate) fn run(flags: DemoFlags) -> Result<ExitCode, Failure> {
     let failed = |what: &'static str| move |cause: std::io::Error| format!("{what}: {cause}");
-    let tls = Tls::new(&[VENDOR]).map_err(failed("the mock's certificate"))?;
+    let example = examples::find(&flags.example).ok_or_else(|| {
+        let text = format!("no example {:?}; there are {}", flags.example, examples::names());
+        Failure::usage(text)
+    })?;
+    let hosts = example.hosts(variable);
+    let names: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    let tls = Tls::new(&names).map_err(failed("the mock's certificate"))?;
     let authority = tls.authority.pem();
     let mock = tollgate_mock_llm::start(Options {
         pace: PACE,
@@ -32,8 +48,9 @@ pub(crate) fn run(flags: DemoFlags) -> Result<ExitCode, Failure> {
     })
     .map_err(failed("the mock"))?;
     let directory = tempfile::tempdir().map_err(failed("a temporary directory"))?;
-    let file = directory.path().join("ai-proxy.yaml");
-    std::fs::write(&file, EXAMPLE).map_err(failed("the example"))?;
+    for (name, text) in example.documents() {
+        std::fs::write(directory.path().join(name), text).map_err(failed("the example"))?;
+    }
 
     let config = ConfigFlags {
         config: vec![directory.path().to_owned()],
@@ -41,38 +58,33 @@ pub(crate) fn run(flags: DemoFlags) -> Result<ExitCode, Failure> {
         ingress_class: String::new(),
         envsubst: true,
     };
-    let variables = |name: &str| {
-        VARIABLES
-            .iter()
-            .find(|row| row.0 == name)
-            .map(|row| row.1.to_owned())
-    };
-    let control = gateway::control_options(config.config.clone(), &config, Some(Arc::new(variables)));
+    let control = gateway::control_options(config.config.clone(), &config, Some(Arc::new(variable)));
+    let place = directory.path().display().to_string();
     let extras = Extras {
         roots: vec![authority.into_bytes()],
-        resolve: vec![format!("{VENDOR}:443:{}", mock.addr())],
-        banner: Some(Box::new(move |http| banner(http, &file.display().to_string()))),
+        resolve: names
+            .iter()
+            .map(|name| format!("{name}:443:{}", mock.addr()))
+            .collect(),
+        banner: Some(Box::new(move |http| banner(example, http, &place))),
     };
     gateway::serve_until_stopped(control, &flags.serve, extras)
 }
 
-fn banner(http: SocketAddr, file: &str) -> String {
+fn banner(example: &Example, http: SocketAddr, place: &str) -> String {
     let host = if http.ip().is_unspecified() {
         SocketAddr::from(([127, 0, 0, 1], http.port()))
     } else {
         http
     };
+    let requests: Vec<String> = example
+        .requests()
+        .iter()
+        .map(|request| request.replace("127.0.0.1:10000", &host.to_string()))
+        .collect();
     format!(
-        r#"
-The configuration is {file}; change it and it is read again. Try:
-
-curl http://{host}/v1/chat/completions \
-  -H 'Content-Type: application/json' \
-  -d '{{"model":"qwen-max-0403","messages":[{{"role":"user","content":"你是谁？"}}]}}'
-
-curl -N http://{host}/v1/chat/completions \
-  -H 'Content-Type: application/json' \
-  -d '{{"model":"qwen-max-0403","stream":true,"messages":[{{"role":"user","content":"你是谁？"}}]}}'
-"#
+        "\nThe example {} is in {place}; change it and it is read again. Try:\n\n{}\n",
+        example.name,
+        requests.join("\n\n")
     )
 }

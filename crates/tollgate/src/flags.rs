@@ -149,6 +149,9 @@ pub(crate) struct RunFlags {
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DemoFlags {
+    /// Directory of `examples/` to serve
+    #[arg(long, value_name = "NAME", default_value = "ai-proxy")]
+    pub example: String,
     #[command(flatten)]
     pub serve: ServeFlags,
 }

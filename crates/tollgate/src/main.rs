@@ -5,6 +5,7 @@ mod check;
 mod conversation;
 mod demo;
 mod diagnostics;
+mod examples;
 mod explain;
 mod failure;
 mod flags;

@@ -49,6 +49,11 @@ pub(crate) fn parse(
     Ok(Arc::new(AiJsonResp { config }))
 }
 
+/// What is wrong with a value by a schema; draft 7 unless it names another.
+pub(crate) fn schema_fault(schema: &Value, instance: &Value) -> Result<(), String> {
+    schema::Schema::compile(schema, jsonschema::Draft::Draft7)?.check(instance, 0)
+}
+
 /// The plugin with one config.
 struct AiJsonResp {
     config: Config,

@@ -28,7 +28,9 @@ impl Schema {
     pub(super) fn compile(root: &Value, draft: Draft) -> Result<Self, String> {
         let draft = named_draft(root)?.unwrap_or(draft);
         check_schema(root, draft)?;
-        if let Some(reference) = broken_reference(root, root) {
+        // Where a part has an id of its own, references in it are the compiler's to follow.
+        let is_plain = !has_inner_id(root);
+        if let Some(reference) = broken_reference(root, root).filter(|_| is_plain) {
             return Err(format!("invalid $ref {reference}"));
         }
         let built = jsonschema::options()
@@ -152,6 +154,21 @@ fn broken_reference<'s>(value: &'s Value, root: &Value) -> Option<&'s str> {
         _ => return None,
     };
     nested.into_iter().find_map(|inner| broken_reference(inner, root))
+}
+
+/// Whether a part of the schema is a document of its own.
+fn has_inner_id(root: &Value) -> bool {
+    let inner: Vec<&Value> = match root {
+        Value::Object(members) => members.values().collect(),
+        Value::Array(items) => items.iter().collect(),
+        _ => return false,
+    };
+    inner.into_iter().any(|part| {
+        let has_id = ["$id", "id"]
+            .iter()
+            .any(|key| part.get(*key).is_some_and(Value::is_string));
+        has_id || has_inner_id(part)
+    })
 }
 
 /// Anchors and ids of the schema's own are left to the compiler.
