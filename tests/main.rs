@@ -71,3 +71,5 @@ mod tls_upstream;
 mod traces;
 #[cfg(test)]
 mod usage;
+#[cfg(test)]
+mod wasm;

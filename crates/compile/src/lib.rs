@@ -27,6 +27,7 @@ mod settings;
 mod templates;
 mod tls;
 mod tracing;
+mod wasm;
 
 use tollgate_kinds::{Diagnostic, Objects};
 use tollgate_plugins::table::{self, Row};
@@ -58,6 +59,10 @@ pub struct Options {
     pub cache: PluginCache,
     /// Where plugins count. Default: this process's memory, and nothing is ever connected.
     pub stores: Stores,
+    /// Modules and how far each has come: only looked up here.
+    pub modules: tollgate_wasm::Modules,
+    /// Looks up a variable of the gateway's own environment, for `vmConfig.env` with `HOST`.
+    pub environment: fn(&str) -> Option<String>,
 }
 
 impl Default for Options {
@@ -70,6 +75,8 @@ impl Default for Options {
             builtins: table::find,
             cache: PluginCache::default(),
             stores: Stores::default(),
+            modules: tollgate_wasm::Modules::default(),
+            environment: |_| None,
         }
     }
 }

@@ -11,16 +11,18 @@ use serde_json::Value;
 use tollgate_base::ConfigError;
 use tollgate_kinds::wasm_plugin::{FailStrategy, Phase as WrittenPhase};
 use tollgate_kinds::{Diagnostic, WasmPlugin};
+use tollgate_modules::Logins;
 use tollgate_plugin::{
     Candidate, Condition, DomainPattern, Link, Order, Origin, Phase, Plugin, ServicePattern,
 };
 use tollgate_plugins::table::{ParseContext, Row, Shared};
+use tollgate_wasm::WasmPlugin as Module;
 
 use crate::failed::Failed;
 use crate::image::{self, Runtime};
 use crate::plugin_cache::{Digest, Key, digest, extensions};
 use crate::rules::{self, Config, Scope};
-use crate::{Input, origin, templates};
+use crate::{Input, origin, templates, wasm};
 
 /// The chains of all routes.
 #[derive(Default)]
@@ -39,6 +41,13 @@ struct Compiled {
     by_route: HashMap<Box<str>, Vec<usize>>,
     /// Candidates that are not for named routes, in rule order.
     anywhere: Vec<usize>,
+}
+
+/// What a WasmPlugin runs.
+enum Runs {
+    Builtin(&'static Row),
+    Module,
+    Nothing,
 }
 
 /// Which routes a config is for.
@@ -116,6 +125,7 @@ impl Chains {
 /// Compiles all plugins of the system namespace, in chain order.
 pub(crate) fn compile(input: &Input<'_>, diagnostics: &mut Vec<Diagnostic>) -> Chains {
     let mut plugins = Vec::new();
+    input.options.modules.begin();
     for plugin in input.objects.wasm_plugins() {
         if plugin.metadata.namespace != input.options.system_namespace {
             let message = format!(
@@ -161,18 +171,23 @@ struct Global<'v> {
 impl<'a> Compiler<'a, '_> {
     fn compile(mut self) -> Option<Compiled> {
         let written = rules::read(self.plugin)?;
-        let builtin = self.builtin();
-        let name: Arc<str> = match builtin {
-            Some(builtin) => builtin.name.into(),
-            None => self.plugin.metadata.name.as_str().into(),
+        let runs = self.runs();
+        if matches!(runs, Runs::Module)
+            && let Some(plugin) = self.module()
+        {
+            // One candidate for every request: the module matches its rules itself.
+            let mut compiled = self.empty(&self.plugin.metadata.name);
+            let origin = origin::of_field(self.plugin, "spec");
+            compiled.add(Condition::Always, Reach::Every, Some(plugin), origin);
+            return Some(compiled);
+        }
+        let builtin = match runs {
+            Runs::Builtin(row) => Some(row),
+            Runs::Module | Runs::Nothing => None,
         };
-        let mut compiled = Compiled {
-            name,
-            order: self.order(),
-            candidates: Vec::new(),
-            reaches: Vec::new(),
-            by_route: HashMap::new(),
-            anywhere: Vec::new(),
+        let mut compiled = match builtin {
+            Some(builtin) => self.empty(builtin.name),
+            None => self.empty(&self.plugin.metadata.name),
         };
         let global_config = written.global.as_ref().map(|config| self.rendered(config));
         self.has_rules = !written.rules.is_empty();
@@ -213,8 +228,64 @@ impl<'a> Compiler<'a, '_> {
         Some(compiled)
     }
 
-    /// The built-in that runs; `None` (with a diagnostic) when there is none.
-    fn builtin(&mut self) -> Option<&'static Row> {
+    fn empty(&self, name: &str) -> Compiled {
+        Compiled {
+            name: name.into(),
+            order: self.order(),
+            candidates: Vec::new(),
+            reaches: Vec::new(),
+            by_route: HashMap::new(),
+            anywhere: Vec::new(),
+        }
+    }
+
+    /// Credentials for the module's registry; none, with a diagnostic, from a Secret that cannot be used.
+    fn logins(&mut self) -> Logins {
+        let name = &self.plugin.spec.image_pull_secret;
+        if name.is_empty() {
+            return Logins::default();
+        }
+        let secret = self.input.objects.secret(&self.plugin.metadata.namespace, name);
+        let text = secret.and_then(|secret| secret.spec.data.get(".dockerconfigjson")?.expose_text());
+        let read = match text {
+            Some(text) => Logins::from_docker_config(text.as_bytes()),
+            None => Err(format!("there is no Secret {name} with a .dockerconfigjson")),
+        };
+        read.unwrap_or_else(|fault| {
+            let message = format!("{fault}: the registry is asked without credentials");
+            self.diagnostics
+                .push(self.plugin.warning("spec.imagePullSecret", message));
+            Logins::default()
+        })
+    }
+
+    /// The plugin as a module; `None` while there is no version that can run.
+    fn module(&mut self) -> Option<Arc<dyn Plugin>> {
+        let environment = self.input.options.environment;
+        let logins = self.logins();
+        let spec = wasm::spec(self.plugin, logins, environment, |field, value| {
+            let config = Config {
+                value: std::borrow::Cow::Borrowed(value),
+                field: field.to_owned(),
+            };
+            self.rendered(&config).into_owned()
+        })?;
+        let found = self.input.options.modules.find(spec);
+        if let Some(fault) = found.fault {
+            let consequence = match (&found.generation, self.plugin.spec.fail_strategy) {
+                (Some(_), _) => "the version before it stays",
+                (None, FailStrategy::Close) => "its requests get 500",
+                (None, FailStrategy::Open) => "it is skipped",
+            };
+            let message = format!("{fault}: {consequence}");
+            self.diagnostics.push(self.plugin.error("spec.url", message));
+        }
+        let module = Module::new(found.generation?);
+        Some(Arc::new(module))
+    }
+
+    /// What runs; `Nothing` comes with a diagnostic.
+    fn runs(&mut self) -> Runs {
         let field = format!("metadata.annotations[{}]", image::RUNTIME);
         let runtime = image::runtime(self.plugin).unwrap_or_else(|message| {
             self.diagnostics.push(self.plugin.warning(&field, message));
@@ -222,10 +293,15 @@ impl<'a> Compiler<'a, '_> {
         });
         let names = image::names(self.plugin);
         let found = names.iter().find_map(|name| (self.input.options.builtins)(name));
-        let missing = match runtime {
-            Runtime::Wasm => "modules cannot be run yet, and the annotation forbids the built-in plugin",
-            _ if found.is_some() => return found,
-            _ => "no built-in plugin has this name, and modules cannot be run yet",
+        let missing = match (runtime, found) {
+            (Runtime::Either | Runtime::Native, Some(row)) => return Runs::Builtin(row),
+            (Runtime::Native, None) => {
+                "no built-in plugin has this name, and the annotation forbids the module"
+            }
+            (Runtime::Either | Runtime::Wasm, _) if self.plugin.spec.url.is_empty() => {
+                "no built-in plugin has this name, and there is no module"
+            }
+            (Runtime::Either | Runtime::Wasm, _) => return Runs::Module,
         };
         let consequence = match self.plugin.spec.fail_strategy {
             FailStrategy::Close => "its requests get 500",
@@ -233,7 +309,7 @@ impl<'a> Compiler<'a, '_> {
         };
         let message = format!("{missing}: {consequence}");
         self.diagnostics.push(self.plugin.error("spec.url", message));
-        None
+        Runs::Nothing
     }
 
     /// What all configs of the plugin build on.

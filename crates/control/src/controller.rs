@@ -155,6 +155,7 @@ impl Controller {
             generation: self.generation,
             ..snapshot
         });
+        self.options.compile.modules.published();
         let status = Status {
             generation: self.generation,
             rejected: count_errors(&diagnostics),

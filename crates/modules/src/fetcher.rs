@@ -139,6 +139,10 @@ impl Fetcher {
     /// # Errors
     /// What is wrong, in words for a diagnostic; never a credential.
     pub async fn fetch(&self, wanted: &Wanted) -> Outcome {
+        // A file costs nobody else anything, and the one that is there now is meant.
+        if wanted.url.starts_with("file://") {
+            return self.get(wanted).await;
+        }
         let slot = self.slot(wanted);
         let mut outcome = slot.lock().await;
         let fresh = |at: &Instant| clock::now().saturating_duration_since(*at) < BELIEVED;

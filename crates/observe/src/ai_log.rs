@@ -32,6 +32,14 @@ pub(crate) fn text(log: AiLog) -> String {
     out
 }
 
+/// What a text of the filter state says; `None` for any other text.
+pub(crate) fn read(text: &str) -> Option<AiLog> {
+    let inner: String = serde_json::from_str(&format!("\"{text}\"")).ok()?;
+    let fields: serde_json::Map<String, Value> = serde_json::from_str(&inner).ok()?;
+    let owned = fields.into_iter().map(|(key, value)| (Cow::Owned(key), value));
+    Some(owned.collect())
+}
+
 fn write_value(value: &Value, out: &mut String) {
     match value {
         Value::String(text) => string(text, out),
@@ -152,6 +160,10 @@ mod tests {
         let line: Value = serde_json::from_str(&format!("{{\"ai_log\":\"{written}\"}}")).unwrap();
         let inner: Value = serde_json::from_str(line["ai_log"].as_str().unwrap()).unwrap();
         assert_eq!(inner["answer"], "<a & \"b\">\n");
+        let again = read(&written).unwrap();
+        assert_eq!(again["answer"], json!("<a & \"b\">\n"));
+        assert_eq!(self::text(again), written);
+        assert_eq!(read("not a log"), None);
     }
 
     proptest::proptest! {

@@ -258,6 +258,23 @@ impl Record {
         self.hooks.add(Box::new(hook));
     }
 
+    /// The `ai_log` so far, as its filter state will show it; `None`: nothing is in it.
+    #[must_use]
+    pub fn ai_log_text(&self) -> Option<String> {
+        let log = self.ai_log.borrow();
+        (!log.is_empty()).then(|| ai_log::text(log.clone()))
+    }
+
+    /// Takes over a whole `ai_log` as its filter state shows it; false when it is not one.
+    pub fn replace_ai_log(&self, text: &str) -> bool {
+        let read = ai_log::read(text);
+        let is_log = read.is_some();
+        if let Some(log) = read {
+            self.ai_log.replace(log);
+        }
+        is_log
+    }
+
     /// Turns the `ai_log` into its filter state.
     pub(crate) fn write_ai_log(&self) {
         let log = self.ai_log.take();

@@ -3,6 +3,7 @@
 //! Typed fields for what the core owns. What must outlive the call (a response body's wrapper) takes its own `Rc`
 //! of the record; nothing else of the exchange may be kept.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,26 @@ pub trait Caller {
     /// # Errors
     /// 503 `cluster_not_found` for a name that the configuration does not have, else what the upstream failed with.
     async fn call(&self, cluster: &str, request: Request, timeout: Duration) -> Result<Response, Error>;
+
+    /// Whether the configuration has this cluster. Default: no.
+    fn knows(&self, cluster: &str) -> bool {
+        let _ = cluster;
+        false
+    }
+
+    /// An address of a cluster, for protocols other than HTTP.
+    ///
+    /// # Errors
+    /// As [`Caller::call`]. Default: there is none.
+    async fn address(&self, cluster: &str) -> Result<SocketAddr, Error> {
+        Err(unknown_cluster(cluster))
+    }
+
+    /// The addresses of a cluster that are known, and whether each is healthy. Default: none.
+    fn hosts(&self, cluster: &str) -> Vec<(SocketAddr, bool)> {
+        let _ = cluster;
+        Vec::new()
+    }
 }
 
 /// Name of the cluster that serves port `port` of `service` (`qwen.dns`, `redis.default.svc.cluster.local`).

@@ -14,7 +14,9 @@ use tollgate_base::shutdown::Phase;
 use tollgate_base::{Shutdown, clock, task};
 use tollgate_snapshot::Live;
 use tollgate_upstream::{Exports, Shared, Upstreams};
+use tollgate_wasm::Modules;
 
+use crate::callout::WorkerCallouts;
 use crate::connection::Clients;
 use crate::gate::RateBuckets;
 use crate::listener::{self, Listener};
@@ -44,6 +46,8 @@ pub struct Options {
     pub live: Live,
     /// Shared parts of the upstream side.
     pub upstream: Shared,
+    /// Modules whose instances the workers run.
+    pub modules: Modules,
     /// Access log and metrics.
     pub observers: Observers,
     /// Where what is exported leaves.
@@ -113,6 +117,7 @@ pub fn start(options: Options) -> Result<Running, StartError> {
         let seed = Seed {
             live: options.live.clone(),
             upstream: options.upstream.clone(),
+            modules: options.modules.clone(),
             observers: options.observers.clone(),
             rates: rates.clone(),
             tracers: tracers.clone(),
@@ -205,6 +210,7 @@ impl Running {
 struct Seed {
     live: Live,
     upstream: Shared,
+    modules: Modules,
     observers: Observers,
     rates: Arc<RateBuckets>,
     tracers: Arc<Tracers>,
@@ -236,7 +242,13 @@ fn run_worker(seed: Seed, messages: mpsc::UnboundedReceiver<Message>) {
             clients: Clients::default(),
             ending: Rc::default(),
         });
+        let callouts = WorkerCallouts {
+            upstreams: worker.upstreams.clone(),
+            live: worker.live.clone(),
+        };
+        tollgate_wasm::worker::start(&seed.modules, Rc::new(callouts));
         work(&worker, messages).await;
+        tollgate_wasm::worker::stop();
     });
     // Dropping the runtime ends what is still open; each exchange settles as it is dropped.
 }

@@ -284,6 +284,17 @@ const UNITS: [(&str, u64); 5] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PluginsFlags {
+    /// The modules that a running gateway has, instead
+    #[arg(long)]
+    pub live: bool,
+    /// Admin address of that gateway
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_value = "127.0.0.1:15020",
+        env = "TOLLGATE_ADMIN"
+    )]
+    pub admin: SocketAddr,
     /// Machine-readable
     #[arg(long)]
     pub json: bool,

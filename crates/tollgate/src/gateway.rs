@@ -13,11 +13,13 @@ use tollgate_base::{Shutdown, task};
 use tollgate_console::admin::{self, Sight};
 use tollgate_control::{Controller, Directory, Status, Substitute, config_dump};
 use tollgate_ledger::Ledger;
+use tollgate_modules::Fetcher;
 use tollgate_observe::{Books, Metrics};
 use tollgate_proxy::{Observers, Running};
 use tollgate_snapshot::{Live, Snapshot};
 use tollgate_store::Stores;
 use tollgate_upstream::{Exports, Override, Shared};
+use tollgate_wasm::{Limits, Modules};
 
 use crate::diagnostics::say;
 use crate::failure::Failure;
@@ -25,6 +27,8 @@ use crate::flags::{ConfigFlags, RunFlags, ServeFlags};
 use crate::places;
 use crate::signals::{Ask, Signals};
 
+/// Longest wait for modules before the first request is taken.
+const MODULES_WAIT: Duration = Duration::from_secs(60);
 /// How long the last log lines get to be written at the end.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -72,6 +76,7 @@ pub(crate) fn control_options(
         compile: tollgate_compile::Options {
             system_namespace: flags.namespace.clone(),
             ingress_class: flags.ingress_class.clone(),
+            environment: variable,
             ..tollgate_compile::Options::default()
         },
     }
@@ -81,8 +86,12 @@ pub(crate) fn control_options(
     clippy::disallowed_methods,
     reason = "the command line is where the environment is read"
 )]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
 fn environment() -> Substitute {
-    Arc::new(|name| std::env::var(name).ok())
+    Arc::new(variable)
 }
 
 /// Serves until a signal, then drains.
@@ -122,6 +131,7 @@ fn start_log(level: &str) -> Result<(), String> {
 struct Gateway {
     controller: Controller,
     changes: tokio::sync::mpsc::Receiver<()>,
+    module_changes: watch::Receiver<u64>,
     status: watch::Receiver<Status>,
     running: Arc<Running>,
     observers: Observers,
@@ -144,15 +154,16 @@ impl Gateway {
         let overrides = overrides(flags, &extras.resolve)?;
         let stores = places::stores(flags.redis.as_deref(), &overrides, &live, observers.metrics())?;
         control.compile.stores = stores.clone();
+        let upstream = upstream(overrides, &observers, extras.roots);
+        let modules = modules(flags, &observers, &upstream);
+        control.compile.modules = modules.clone();
+        let module_changes = modules.changes();
         let changes = control.directory.watch();
         let (mut controller, status) = Controller::new(control, live.clone());
-        let first = controller
-            .reload()
-            .map_err(|cause| format!("--config: {cause}"))?;
+        let first = first_reading(&mut controller, &modules).await?;
         observers.configuration(first.generation, &first.rejected);
         ledger.configure(live.load().settings.ledger.clone());
 
-        let upstream = upstream(overrides, &observers, extras.roots);
         let exports = Exports::new(upstream.clone());
         ledger.connect(tokio::runtime::Handle::current(), upstream.clone());
         let admin = bind(flags.admin.0).await?;
@@ -164,6 +175,7 @@ impl Gateway {
             live: live.clone(),
             upstream,
             exports: exports.clone(),
+            modules: modules.clone(),
             observers: observers.clone(),
             shutdown: shutdown.clone(),
         };
@@ -177,6 +189,7 @@ impl Gateway {
             let sight = View {
                 live: live.clone(),
                 status: status.clone(),
+                modules,
                 observers: observers.clone(),
                 stores: stores.clone(),
                 shutdown: shutdown.clone(),
@@ -189,6 +202,7 @@ impl Gateway {
         Ok(Self {
             controller,
             changes,
+            module_changes,
             status,
             running,
             observers,
@@ -204,6 +218,7 @@ impl Gateway {
         loop {
             tokio::select! {
                 Some(()) = self.changes.recv() => self.reload(),
+                Ok(()) = self.module_changes.changed() => self.reload(),
                 ask = signals.next() => match ask {
                     Ask::Reload => {
                         self.observers.reopen();
@@ -288,6 +303,37 @@ fn observers(flags: &ServeFlags) -> Result<(Observers, Ledger), Failure> {
     Ok((observers, ledger))
 }
 
+/// The host of modules, none made yet.
+fn modules(flags: &ServeFlags, observers: &Observers, upstream: &Shared) -> Modules {
+    let options = tollgate_modules::Options {
+        cache: Some(flags.data.join("modules")),
+        ..tollgate_modules::Options::default()
+    };
+    let fetcher = Fetcher::new(upstream.clone(), options);
+    Modules::new(
+        Limits::default(),
+        Some(observers.metrics().clone()),
+        Some(fetcher),
+    )
+}
+
+/// Reads, and waits for the modules that the configuration names: no request shall meet one that is only being loaded.
+async fn first_reading(controller: &mut Controller, modules: &Modules) -> Result<Status, Failure> {
+    let mut read = || controller.reload().map_err(|cause| format!("--config: {cause}"));
+    let first = read()?;
+    let changes = modules.changes();
+    if tokio::time::timeout(MODULES_WAIT, modules.settled())
+        .await
+        .is_err()
+    {
+        tracing::warn!("some modules are still being loaded: their plugins cannot run yet");
+    }
+    if *changes.borrow() == 0 {
+        return Ok(first);
+    }
+    Ok(read()?)
+}
+
 fn default_workers() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
@@ -337,6 +383,7 @@ fn report(status: &Status) {
 struct View {
     live: Live,
     status: watch::Receiver<Status>,
+    modules: Modules,
     observers: Observers,
     stores: Stores,
     shutdown: Shutdown,
@@ -362,6 +409,8 @@ impl Sight for View {
     }
 
     fn config_dump(&self) -> serde_json::Value {
-        config_dump(&self.live.load(), &self.status.borrow())
+        let mut dump = config_dump(&self.live.load(), &self.status.borrow());
+        dump["modules"] = serde_json::json!(self.modules.show());
+        dump
     }
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +119,31 @@ impl Upstreams {
             ..SendTimers::default()
         };
         self.attempt(cluster, &mut request, &timers, None).await
+    }
+
+    /// An address of a cluster, chosen as for a request; for protocols other than HTTP.
+    ///
+    /// # Errors
+    /// 503 `UH` without a usable one.
+    pub async fn address(&self, cluster: &Arc<Cluster>) -> Result<SocketAddr, Error> {
+        let (pool, now) = (self.pool(cluster), clock::now());
+        let endpoints = match pool.endpoints(now) {
+            Some(endpoints) => endpoints,
+            None => pool.resolve(now).await.map_err(|cause| cause.into_error(None))?,
+        };
+        let chosen = balance::pick(&endpoints, cluster.load_balance, now);
+        chosen
+            .map(|endpoint| endpoint.address)
+            .ok_or_else(failure::no_healthy_upstream)
+    }
+
+    /// The addresses of a cluster as far as they are known, and whether each may be used now.
+    #[must_use]
+    pub fn addresses(&self, cluster: &Arc<Cluster>) -> Vec<(SocketAddr, bool)> {
+        let now = clock::now();
+        let row = |endpoint: &Rc<Endpoint>| (endpoint.address, !endpoint.is_ejected(now));
+        let known = self.pool(cluster).endpoints(now);
+        known.map_or_else(Vec::new, |endpoints| endpoints.iter().map(row).collect())
     }
 
     /// Drops the pools of clusters that are not in `live`; connections in use end with their request.

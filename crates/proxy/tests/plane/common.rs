@@ -72,6 +72,7 @@ pub(crate) fn start(snapshot: Snapshot) -> Plane {
         live: Live::new(snapshot),
         exports: tollgate_upstream::Exports::new(upstream.clone()),
         upstream,
+        modules: tollgate_wasm::Modules::default(),
         observers: observers.clone(),
         shutdown,
     })

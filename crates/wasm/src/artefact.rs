@@ -1,0 +1,136 @@
+//! `Artefact`: one compiled module, shared by everything that runs the same bytes.
+
+use wasmtime::{InstancePre, Module};
+
+use crate::engine::engine;
+use crate::host;
+use crate::state::State;
+
+/// Version of the proxy-wasm interface that a module was built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abi {
+    V0_1_0,
+    V0_2_0,
+    V0_2_1,
+    /// Higress's: header callbacks return Envoy's own statuses.
+    V0_2_100,
+}
+
+/// Exports that tell the version, the newest first.
+const MARKERS: [(&str, Abi); 4] = [
+    ("proxy_abi_version_0_2_100", Abi::V0_2_100),
+    ("proxy_abi_version_0_2_1", Abi::V0_2_1),
+    ("proxy_abi_version_0_2_0", Abi::V0_2_0),
+    ("proxy_abi_version_0_1_0", Abi::V0_1_0),
+];
+
+impl Abi {
+    pub(crate) fn is_first(self) -> bool {
+        self == Self::V0_1_0
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::V0_1_0 => "0.1.0",
+            Self::V0_2_0 => "0.2.0",
+            Self::V0_2_1 => "0.2.1",
+            Self::V0_2_100 => "0.2.100",
+        }
+    }
+}
+
+/// One compiled module.
+pub(crate) struct Artefact {
+    /// SHA-256 of the module, hexadecimal.
+    pub(crate) digest: String,
+    pub(crate) abi: Abi,
+    pub(crate) linked: InstancePre<State>,
+}
+
+impl Artefact {
+    /// Compiles; takes seconds of CPU for a large module.
+    ///
+    /// # Errors
+    /// What is wrong with the module, in words for a diagnostic.
+    pub(crate) fn compile(digest: &str, bytes: &[u8]) -> Result<Self, String> {
+        let engine = engine()?;
+        let module = Module::new(engine, bytes)
+            .map_err(|cause| format!("the module cannot be compiled: {cause:#}"))?;
+        Self::link(digest, &module)
+    }
+
+    fn link(digest: &str, module: &Module) -> Result<Self, String> {
+        let exports = |name: &str| module.get_export(name).is_some();
+        let marker = MARKERS.iter().find(|(name, _)| exports(name));
+        let (_, abi) = marker.ok_or("Missing or unknown Proxy-Wasm ABI version")?;
+        if !exports("proxy_on_memory_allocate") && !exports("malloc") {
+            return Err("Wasm module is missing malloc function.".to_owned());
+        }
+        if !exports("memory") {
+            return Err("the module exports no memory".to_owned());
+        }
+        let linker = host::linker(module.engine(), module).map_err(|cause| format!("{cause:#}"))?;
+        let linked = linker
+            .instantiate_pre(module)
+            .map_err(|cause| format!("the module imports what no host provides: {cause:#}"))?;
+        Ok(Self {
+            digest: digest.to_owned(),
+            abi: *abi,
+            linked,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(text: &str) -> String {
+        let bytes = wat::parse_str(text).unwrap();
+        Artefact::compile("digest", &bytes).err().unwrap()
+    }
+
+    #[test]
+    fn modules_that_cannot_be_plugins_are_refused_in_words() {
+        let marker = r#"(func (export "proxy_abi_version_0_2_1"))"#;
+        let allocator = r#"(func (export "malloc") (param i32) (result i32) i32.const 8)"#;
+        let memory = r#"(memory (export "memory") 1)"#;
+        assert_eq!(refusal("(module)"), "Missing or unknown Proxy-Wasm ABI version");
+        assert_eq!(
+            refusal(&format!("(module {marker})")),
+            "Wasm module is missing malloc function."
+        );
+        assert_eq!(
+            refusal(&format!("(module {marker} {allocator})")),
+            "the module exports no memory"
+        );
+        let import = r#"(import "env" "proxy_unheard_of" (func (param i32)))"#;
+        let unknown = refusal(&format!("(module {import} {marker} {allocator} {memory})"));
+        assert!(unknown.contains("proxy_unheard_of"), "{unknown}");
+        let import = r#"(import "env" "proxy_log" (func (param i64)))"#;
+        let wrong = refusal(&format!("(module {import} {marker} {allocator} {memory})"));
+        assert!(
+            wrong.contains("proxy_log") && wrong.contains("incompatible"),
+            "{wrong}"
+        );
+        let garbage = Artefact::compile("digest", b"\0asm\x01\0\0\0junk").err().unwrap();
+        assert!(garbage.starts_with("the module cannot be compiled"), "{garbage}");
+        let shared = refusal(r#"(module (memory (export "memory") 1 1 shared))"#);
+        assert!(shared.contains("threads"), "{shared}");
+        let wide = refusal(r#"(module (memory (export "memory") i64 1))"#);
+        assert!(wide.contains("memory64"), "{wide}");
+    }
+
+    #[test]
+    fn unknown_parts_of_wasi_are_answered_and_known_ones_may_be_imported_twice() {
+        let text = r#"(module
+            (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write" (func (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "path_symlink" (func (param i32 i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "proxy_abi_version_0_2_100"))
+            (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 8))"#;
+        let made = Artefact::compile("d", &wat::parse_str(text).unwrap()).unwrap();
+        assert_eq!(made.abi, Abi::V0_2_100);
+    }
+}

@@ -1,0 +1,105 @@
+//! Sending the calls that a module asked for, and handing it the answers.
+//!
+//! A call belongs to its instance, not to the request: it is not cut when the request ends. Each gets exactly one
+//! answer, unless the instance is gone by then.
+
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::Body as _;
+use tollgate_base::{Error, task};
+use tollgate_body::{Body, Request, Response};
+use tollgate_plugin::Caller;
+
+use crate::redis;
+use crate::state::{CallAnswer, Order};
+use crate::vm::{Vm, http_answer};
+
+/// Largest answer of a call, in bytes; a larger one has failed.
+const ANSWER_LIMIT: usize = 10 * 1024 * 1024;
+
+/// Sends one.
+pub(crate) fn send(vm: &Rc<Vm>, order: Order) {
+    // Held: an instance that a call is under way for hears its answer, also when a newer one has taken over.
+    let owner = vm.clone();
+    match order {
+        Order::Http {
+            token,
+            cluster,
+            request,
+            timeout,
+            caller,
+        } => drop(task::spawn_local("wasm http call", async move {
+            let answer = exchange(caller.as_ref(), &cluster, *request, timeout).await;
+            owner.on_http_answer(token, answer);
+        })),
+        Order::Redis {
+            token,
+            cluster,
+            query,
+            caller,
+        } => drop(task::spawn_local("wasm redis call", async move {
+            let setting = owner.with(|state| state.redis.get(&cluster).cloned()).flatten();
+            let weak: Weak<Vm> = Rc::downgrade(&owner);
+            let reply = redis::call(
+                weak,
+                caller.as_ref(),
+                &cluster,
+                setting.unwrap_or_default(),
+                query,
+            )
+            .await;
+            if let Err(cause) = &reply {
+                tracing::debug!(cluster, error = %cause, "a module's Redis call failed");
+            }
+            owner.on_redis_answer(token, reply.ok());
+        })),
+    }
+}
+
+/// The whole answer. A failure has a status and a text too, as Envoy's have; one over the limit has nothing.
+async fn exchange(caller: &dyn Caller, cluster: &str, request: Request, timeout: Duration) -> CallAnswer {
+    let whole = async {
+        let response = caller.call(cluster, request, timeout).await?;
+        read(response).await
+    };
+    let answer = tokio::time::timeout(timeout, whole).await;
+    match answer {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(failure)) if failure.status() == StatusCode::PAYLOAD_TOO_LARGE => CallAnswer::default(),
+        Ok(Err(failure)) => {
+            let text = match failure.status() {
+                StatusCode::GATEWAY_TIMEOUT => TIMED_OUT.to_owned(),
+                _ => failure.message().to_owned(),
+            };
+            failed(failure.status(), text)
+        }
+        Err(_) => failed(StatusCode::GATEWAY_TIMEOUT, TIMED_OUT.to_owned()),
+    }
+}
+
+const TIMED_OUT: &str = "upstream request timeout";
+
+fn failed(status: StatusCode, text: String) -> CallAnswer {
+    let mut parts = Response::new(Body::empty()).into_parts().0;
+    parts.status = status;
+    http_answer(parts, Bytes::from(text), None)
+}
+
+async fn read(response: Response) -> Result<CallAnswer, Error> {
+    let (parts, mut body) = response.into_parts();
+    let (mut whole, mut trailers) = (BytesMut::new(), None::<HeaderMap>);
+    while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
+        match frame?.into_data() {
+            Ok(data) if whole.len() + data.len() > ANSWER_LIMIT => {
+                return Err(Error::too_large("wasm call answer", ANSWER_LIMIT));
+            }
+            Ok(data) => whole.extend_from_slice(&data),
+            Err(frame) => trailers = frame.into_trailers().ok(),
+        }
+    }
+    Ok(http_answer(parts, whole.freeze(), trailers))
+}

@@ -1,0 +1,234 @@
+//! Properties: what modules can ask about the request, and what they leave on it for others.
+//!
+//! A path is segments between zero bytes. It is looked up among Envoy's attributes, then among its tokens, then among
+//! the values that plugins left (`wasm.<path>` in the access log).
+
+use std::time::{Duration, SystemTime};
+
+use tollgate_base::clock;
+use tollgate_observe::Record;
+
+use super::header::Range;
+use super::{Guest, Outcome, Status, give, read};
+use crate::head::Head;
+use crate::pairs;
+use crate::state::State;
+use crate::stream::{Direction, Stream};
+
+/// Most bytes of a value that a module may leave.
+const VALUE_LIMIT: usize = 1024 * 1024;
+
+pub(super) fn get(guest: &mut Guest<'_>, path: Range, to: u32, size_to: u32) -> Outcome {
+    let path = read(guest, path.0, path.1)?;
+    let memory = guest.data().memory.map_or(0, |memory| memory.data_size(&*guest));
+    let value = value(guest.data_mut(), &path, memory).ok_or(Status::NotFound)?;
+    give(guest, &value, to, size_to)
+}
+
+pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
+    let (path, value) = (read(guest, path.0, path.1)?, read(guest, value.0, value.1)?);
+    let path = String::from_utf8_lossy(&path).into_owned();
+    let value = String::from_utf8_lossy(&value).into_owned();
+    if value.len() > VALUE_LIMIT {
+        return Err(Status::BadArgument.into());
+    }
+    let state = guest.data_mut();
+    if path == "wasm_need_rebuild" {
+        state.rebuild = value == "true";
+        return Ok(());
+    }
+    let stream = state.stream().ok_or(Status::NotFound)?;
+    match path.as_str() {
+        "clear_route_cache" => stream.keep_route = value == "off",
+        "set_decoder_buffer_limit" => set_limit(stream, Direction::Request, &value),
+        "set_encoder_buffer_limit" => set_limit(stream, Direction::Response, &value),
+        _ => {
+            let record = stream.record.upgrade().ok_or(Status::NotFound)?;
+            leave(&record, &path, value);
+        }
+    }
+    Ok(())
+}
+
+fn set_limit(stream: &mut Stream, direction: Direction, value: &str) {
+    if let Ok(limit) = value.parse() {
+        stream.side(direction).limit = limit;
+    }
+}
+
+fn leave(record: &Record, path: &str, value: String) {
+    if let Some(tag) = path.strip_prefix("trace_span_tag.") {
+        record.set_span_tag(tag.to_owned(), value);
+    } else if path != "ai_log" || !record.replace_ai_log(&value) {
+        record.set_filter_state(format!("wasm.{path}"), value);
+    }
+}
+
+/// The value as proxy-wasm encodes it.
+fn value(state: &mut State, path: &[u8], memory: usize) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(path.strip_suffix(&[0]).unwrap_or(path)).ok()?;
+    let segments: Vec<&str> = text.split('\0').collect();
+    let found = match segments.as_slice() {
+        ["plugin_name"] => Some(state.generation.spec.name.as_bytes().to_vec()),
+        ["plugin_root_id"] => Some(state.generation.spec.root_id.as_bytes().to_vec()),
+        ["plugin_vm_id"] => Some(Vec::new()),
+        ["plugin_vm_memory"] => Some((memory as u64).to_le_bytes().to_vec()),
+        // Envoy's number for a listener towards services.
+        ["listener_direction"] => number(2),
+        _ => None,
+    };
+    if found.is_some() {
+        return found;
+    }
+    let stream = state.stream()?;
+    let record = stream.record.upgrade()?;
+    known(stream, &record, &segments).or_else(|| left(&record, text))
+}
+
+/// A value that some plugin left.
+fn left(record: &Record, path: &str) -> Option<Vec<u8>> {
+    if path == "ai_log"
+        && let Some(text) = record.ai_log_text()
+    {
+        return Some(text.into_bytes());
+    }
+    let name = format!("wasm.{path}");
+    let state = record.filter_state.borrow();
+    let found = state.iter().find(|(key, _)| *key == name);
+    found.map(|(_, value)| value.clone().into_bytes())
+}
+
+fn known(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<Vec<u8>> {
+    match segments {
+        ["route_name"] | ["xds", "route_name"] => Some(stream.route.as_ref()?.as_bytes().to_vec()),
+        ["cluster_name"] | ["xds", "cluster_name"] => {
+            let used = record.cluster.borrow();
+            Some(used.as_ref().or(stream.cluster.as_ref())?.as_bytes().to_vec())
+        }
+        ["connection_id"] => Some(record.connection.id.to_le_bytes().to_vec()),
+        ["request", rest @ ..] => request(stream, record, rest),
+        ["response", rest @ ..] => response(stream, record, rest),
+        ["source", "address"] => text(record.connection.peer),
+        ["source", "port"] => number(i64::from(record.connection.peer.port())),
+        ["destination", "address"] => text(record.connection.local),
+        ["destination", "port"] => number(i64::from(record.connection.local.port())),
+        ["connection", "mtls"] => Some(vec![0]),
+        ["connection", "id"] => Some(record.connection.id.to_le_bytes().to_vec()),
+        ["connection", "requested_server_name"] => {
+            Some(record.connection.server_name.as_ref()?.as_bytes().to_vec())
+        }
+        ["upstream", "address"] => text(record.upstream_peer.get()?),
+        ["upstream", "port"] => number(i64::from(record.upstream_peer.get()?.port())),
+        ["upstream", "local_address"] => text(record.upstream_local.get()?),
+        ["upstream", "transport_failure_reason"] => {
+            Some(record.upstream_failure.borrow().as_ref()?.clone().into_bytes())
+        }
+        ["filter_state", name] => {
+            let state = record.filter_state.borrow();
+            let found = state.iter().find(|(key, _)| key == name);
+            found.map(|(_, value)| value.clone().into_bytes())
+        }
+        _ => None,
+    }
+}
+
+fn request(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<Vec<u8>> {
+    let side = stream.side(Direction::Request);
+    let head = side.head.as_ref().or(side.gone.as_ref())?;
+    let field = |name: &str| head.get(name.as_bytes()).map(std::borrow::Cow::into_owned);
+    let path = || field(":path").map(|path| String::from_utf8_lossy(&path).into_owned());
+    match segments {
+        ["path"] => field(":path"),
+        ["url_path"] => Some(path()?.split('?').next()?.as_bytes().to_vec()),
+        ["query"] => Some(
+            path()?
+                .split_once('?')
+                .map_or("", |(_, query)| query)
+                .as_bytes()
+                .to_vec(),
+        ),
+        ["host"] => field(":authority"),
+        ["scheme"] => field(":scheme"),
+        ["method"] => field(":method"),
+        ["referer"] => field("referer"),
+        ["useragent"] => field("user-agent"),
+        ["id"] => Some(record.request_id.as_bytes().to_vec()),
+        ["protocol"] => Some(
+            format!("{:?}", record.original.version)
+                .replace("2.0", "2")
+                .into_bytes(),
+        ),
+        ["time"] => number(nanoseconds(
+            record
+                .start_time
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or(Duration::ZERO),
+        )),
+        ["duration"] => number(nanoseconds(
+            clock::now().saturating_duration_since(record.started),
+        )),
+        ["size" | "total_size"] => number(i64::try_from(record.bytes_received.get()).ok()?),
+        ["headers", rest @ ..] => fields(head, rest),
+        _ => None,
+    }
+}
+
+fn response(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<Vec<u8>> {
+    let side = stream.side(Direction::Response);
+    let head = side.head.as_ref().or(side.gone.as_ref());
+    match segments {
+        ["code"] => {
+            let shown = head.and_then(|head| head.get(b":status"));
+            let parsed = shown.and_then(|status| std::str::from_utf8(&status).ok()?.parse().ok());
+            number(parsed.unwrap_or_else(|| i64::from(record.status.get())))
+        }
+        ["code_details"] => {
+            let details = record.details.borrow();
+            match details.is_empty() {
+                // Not told before the answer is out: an upstream's answer has no other details than this.
+                true if record.timings.response_head.get().is_some() => Some(b"via_upstream".to_vec()),
+                true => None,
+                false => Some(details.as_bytes().to_vec()),
+            }
+        }
+        ["size" | "total_size"] => number(i64::try_from(record.bytes_sent.get()).ok()?),
+        ["grpc_status"] => {
+            let trailers = side
+                .trailers
+                .as_ref()
+                .and_then(|fields| fields.get("grpc-status"));
+            let shown = trailers.or_else(|| head?.fields().get("grpc-status"))?;
+            number(shown.to_str().ok()?.parse().ok()?)
+        }
+        ["headers", rest @ ..] => fields(head?, rest),
+        ["trailers", rest @ ..] => fields(&Head::Plain(side.trailers.clone()?), rest),
+        _ => None,
+    }
+}
+
+/// A whole map, or one of its values.
+fn fields(head: &Head, segments: &[&str]) -> Option<Vec<u8>> {
+    match segments {
+        [] => {
+            let all = head.pairs();
+            Some(pairs::encode(
+                all.iter().map(|(name, value)| (*name, value.as_ref())),
+            ))
+        }
+        [name] => head.get(name.as_bytes()).map(std::borrow::Cow::into_owned),
+        _ => None,
+    }
+}
+
+fn text(shown: impl ToString) -> Option<Vec<u8>> {
+    Some(shown.to_string().into_bytes())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "a row of the tables above is an option")]
+fn number(value: i64) -> Option<Vec<u8>> {
+    Some(value.to_le_bytes().to_vec())
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
+}

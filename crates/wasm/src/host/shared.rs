@@ -1,0 +1,65 @@
+//! Shared data and queues.
+
+use bytes::Bytes;
+
+use super::header::Range;
+use super::{Guest, Outcome, Status, give, read, write_u32};
+use crate::shared::Refused;
+
+impl From<Refused> for super::Fault {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::CasMismatch => Status::CasMismatch,
+            Refused::Full => Status::InternalFailure,
+            Refused::Unknown => Status::NotFound,
+        }
+        .into()
+    }
+}
+
+pub(super) fn get(guest: &mut Guest<'_>, key: Range, to: u32, size_to: u32, cas_to: u32) -> Outcome {
+    let key = read(guest, key.0, key.1)?;
+    let found = guest.data().generation.host.shared.get(&key);
+    let (value, cas) = found.ok_or(Status::NotFound)?;
+    write_u32(guest, cas_to, cas)?;
+    give(guest, &value, to, size_to)
+}
+
+pub(super) fn set(guest: &mut Guest<'_>, key: Range, value: Range, cas: u32) -> Outcome {
+    let (key, value) = (
+        read(guest, key.0, key.1)?,
+        Bytes::from(read(guest, value.0, value.1)?),
+    );
+    let host = &guest.data().generation.host;
+    host.shared.set(&key, value, cas, host.limits.shared_data)?;
+    Ok(())
+}
+
+pub(super) fn register(guest: &mut Guest<'_>, name: Range, to: u32) -> Outcome {
+    let name = read(guest, name.0, name.1)?;
+    let state = guest.data_mut();
+    let id = state.generation.host.shared.register(&name);
+    if !state.queues.contains(&id) {
+        state.queues.push(id);
+    }
+    Ok(write_u32(guest, to, id)?)
+}
+
+pub(super) fn resolve(guest: &mut Guest<'_>, name: Range, to: u32) -> Outcome {
+    let name = read(guest, name.0, name.1)?;
+    let id = guest.data().generation.host.shared.resolve(&name);
+    Ok(write_u32(guest, to, id.ok_or(Status::NotFound)?)?)
+}
+
+pub(super) fn dequeue(guest: &mut Guest<'_>, id: u32, to: u32, size_to: u32) -> Outcome {
+    let item = guest.data().generation.host.shared.dequeue(id)?;
+    give(guest, &item.ok_or(Status::Empty)?, to, size_to)
+}
+
+pub(super) fn enqueue(guest: &mut Guest<'_>, id: u32, item: Range) -> Outcome {
+    let item = Bytes::from(read(guest, item.0, item.1)?);
+    let host = &guest.data().generation.host;
+    host.shared.enqueue(id, item)?;
+    host.queued.send_modify(|count| *count = count.wrapping_add(1));
+    Ok(())
+}

@@ -1,0 +1,166 @@
+//! The part of WASI preview 1 that plugins' toolchains use: a clock, random bytes, the environment, and standard output
+//! as log lines. There are no files, no sockets and no waiting.
+
+use super::{Guest, read, write, write_u32, write_u64};
+use crate::state::State;
+use tollgate_base::clock;
+
+/// Numbers of WASI's errors.
+const SUCCESS: u32 = 0;
+const BADF: u32 = 8;
+const FAULT: u32 = 21;
+const INVAL: u32 = 28;
+const NOSYS: u32 = 52;
+const NOTSUP: u32 = 58;
+
+/// Most random bytes of one call.
+const RANDOM_LIMIT: u32 = 65_536;
+/// Longest line that is kept until its end.
+const LINE_LIMIT: usize = 16 * 1024;
+
+type Written = Result<(), super::Status>;
+
+fn errno(written: Written) -> u32 {
+    match written {
+        Ok(()) => SUCCESS,
+        Err(_) => FAULT,
+    }
+}
+
+/// `args_sizes_get`: there are none.
+pub(super) fn args_sizes(guest: &mut Guest<'_>, count_to: u32, size_to: u32) -> u32 {
+    errno(write_u32(guest, count_to, 0).and_then(|()| write_u32(guest, size_to, 0)))
+}
+
+pub(super) fn environ_sizes(guest: &mut Guest<'_>, count_to: u32, size_to: u32) -> u32 {
+    let env = &guest.data().generation.spec.env;
+    let size: usize = env.iter().map(|(name, value)| name.len() + value.len() + 2).sum();
+    let (count, size) = (u32::try_from(env.len()), u32::try_from(size));
+    let (Ok(count), Ok(size)) = (count, size) else {
+        return INVAL;
+    };
+    errno(write_u32(guest, count_to, count).and_then(|()| write_u32(guest, size_to, size)))
+}
+
+pub(super) fn environ(guest: &mut Guest<'_>, places_to: u32, texts_to: u32) -> u32 {
+    let generation = guest.data().generation.clone();
+    let (mut place, mut text) = (places_to, texts_to);
+    for (name, value) in &generation.spec.env {
+        let entry = format!("{name}={value}\0");
+        let written = write_u32(guest, place, text).and_then(|()| write(guest, text, entry.as_bytes()));
+        if written.is_err() {
+            return FAULT;
+        }
+        place = place.wrapping_add(4);
+        text = text.wrapping_add(u32::try_from(entry.len()).unwrap_or(u32::MAX));
+    }
+    SUCCESS
+}
+
+pub(super) fn clock_time(guest: &mut Guest<'_>, id: u32, to: u32) -> u32 {
+    let nanoseconds = match id {
+        0 => super::log::wall_nanoseconds(),
+        1 => {
+            let since = clock::now().saturating_duration_since(guest.data().generation.host.started);
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+        }
+        _ => return NOTSUP,
+    };
+    errno(write_u64(guest, to, nanoseconds))
+}
+
+pub(super) fn clock_resolution(guest: &mut Guest<'_>, id: u32, to: u32) -> u32 {
+    match id {
+        0 | 1 => errno(write_u64(guest, to, 1)),
+        _ => NOTSUP,
+    }
+}
+
+pub(super) fn random(guest: &mut Guest<'_>, to: u32, length: u32) -> u32 {
+    if length > RANDOM_LIMIT {
+        return INVAL;
+    }
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+    if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+        return NOSYS;
+    }
+    errno(write(guest, to, &bytes))
+}
+
+/// `fd_write` to standard output or error. A line is logged when it ends: Go writes a panic in many pieces.
+pub(super) fn write_file(guest: &mut Guest<'_>, file: u32, vectors: u32, count: u32, size_to: u32) -> u32 {
+    if file != 1 && file != 2 {
+        return BADF;
+    }
+    let Ok(list) = count
+        .checked_mul(8)
+        .ok_or(super::Status::InvalidMemoryAccess)
+        .and_then(|size| read(guest, vectors, size))
+    else {
+        return FAULT;
+    };
+    let mut total = 0_u32;
+    for vector in list.chunks_exact(8) {
+        let number = |at: usize| {
+            let bytes = vector.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            bytes.map_or(0, u32::from_le_bytes)
+        };
+        let Ok(bytes) = read(guest, number(0), number(4)) else {
+            return FAULT;
+        };
+        total = total.wrapping_add(number(4));
+        print(guest.data_mut(), file, &bytes);
+    }
+    errno(write_u32(guest, size_to, total))
+}
+
+fn print(state: &mut State, file: u32, bytes: &[u8]) {
+    let (index, level) = if file == 1 { (0, 2) } else { (1, 4) };
+    let [output, errors] = &mut state.lines;
+    let line = if index == 0 { output } else { errors };
+    line.extend_from_slice(bytes);
+    let mut whole = Vec::new();
+    while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
+        whole.push(line.drain(..=end).collect::<Vec<u8>>());
+    }
+    if line.len() > LINE_LIMIT {
+        whole.push(std::mem::take(line));
+    }
+    for text in whole {
+        let text = String::from_utf8_lossy(&text);
+        state.log(level, text.trim_end_matches(['\n', '\r']));
+    }
+}
+
+/// What stands in unfinished lines, before the instance is thrown away.
+pub(crate) fn flush(state: &mut State) {
+    for (index, level) in [(0, 2), (1, 4)] {
+        let line = state.lines.get_mut(index).map(std::mem::take).unwrap_or_default();
+        if !line.is_empty() {
+            state.log(level, &String::from_utf8_lossy(&line));
+        }
+    }
+}
+
+/// `fd_fdstat_get`: the two standard files can be written, nothing else exists.
+pub(super) fn file_status(guest: &mut Guest<'_>, file: u32, to: u32) -> u32 {
+    if file != 1 && file != 2 {
+        return BADF;
+    }
+    let mut status = [0; 24];
+    status[8] = 64;
+    errno(write(guest, to, &status))
+}
+
+/// `poll_oneoff`: nothing has happened, and nobody waits.
+pub(super) fn poll(guest: &mut Guest<'_>, count_to: u32) -> u32 {
+    errno(write_u32(guest, count_to, 0))
+}
+
+/// Files that are only claimed to be open.
+pub(super) fn standard_only(_: &mut Guest<'_>, file: u32) -> u32 {
+    match file {
+        1 | 2 => SUCCESS,
+        _ => BADF,
+    }
+}

@@ -1,0 +1,313 @@
+//! `Modules`: every version of every WasmPlugin that the configuration names, and how far each has come.
+//!
+//! The compiler only looks up here what is ready. What is wanted and unknown is fetched, compiled and tried on the
+//! background runtime; each change is announced, and the configuration is compiled again. Until a new version is ready,
+//! and when it never will be, the last one runs on.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Semaphore, watch};
+use tollgate_base::{clock, task};
+use tollgate_modules::{Fetched, Fetcher};
+use tollgate_observe::Metrics;
+
+use crate::artefact::Artefact;
+use crate::generation::{Generation, Host, Shown, Spec};
+use crate::limits::Limits;
+use crate::vm::Vm;
+
+/// How often the files of modules are looked at.
+const FILE_CHECK: Duration = Duration::from_millis(500);
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct Modules(Arc<Inner>);
+
+struct Inner {
+    host: Arc<Host>,
+    /// `None` where configurations are only checked: nothing is loaded there.
+    fetcher: Option<Fetcher>,
+    table: Mutex<Table>,
+    live: watch::Sender<Live>,
+    changes: watch::Sender<u64>,
+    /// One module is compiled at a time: requests need the processors too.
+    compiling: Semaphore,
+}
+
+type Live = Arc<Vec<Arc<Generation>>>;
+/// What tells that a file is another one now.
+type Stamp = Option<(SystemTime, u64)>;
+
+#[derive(Default)]
+struct Table {
+    entries: HashMap<Arc<Spec>, Entry>,
+    /// The version in force of each plugin, by name.
+    current: HashMap<String, Arc<Generation>>,
+    /// What the newest compilation asked for, in its order.
+    wanted: Vec<Arc<Spec>>,
+    artefacts: HashMap<String, Weak<Artefact>>,
+    /// Versions that were in force.
+    past: Vec<Weak<Generation>>,
+    watching: bool,
+}
+
+#[derive(Default)]
+struct Entry {
+    ready: Option<Arc<Generation>>,
+    fault: Option<String>,
+    loading: bool,
+    stamp: Stamp,
+}
+
+/// How far a plugin has come.
+#[derive(Debug, Clone)]
+pub struct Lookup {
+    /// What can run: the version asked for, else the one before it.
+    pub generation: Option<Arc<Generation>>,
+    /// Why the version asked for cannot run, in words for a diagnostic.
+    pub fault: Option<String>,
+}
+
+impl Default for Modules {
+    fn default() -> Self {
+        Self::new(Limits::default(), None, None)
+    }
+}
+
+impl fmt::Debug for Modules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "Modules({})", self.lock().entries.len())
+    }
+}
+
+impl Modules {
+    /// None yet. Nothing is made before the first module is wanted.
+    #[must_use]
+    pub fn new(limits: Limits, metrics: Option<Arc<Metrics>>, fetcher: Option<Fetcher>) -> Self {
+        Self(Arc::new(Inner {
+            host: Host::new(limits, metrics),
+            fetcher,
+            table: Mutex::default(),
+            live: watch::Sender::default(),
+            changes: watch::Sender::new(0),
+            compiling: Semaphore::new(1),
+        }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A compilation begins: what an earlier one asked for no longer counts.
+    pub fn begin(&self) {
+        self.lock().wanted.clear();
+    }
+
+    /// Asks for a plugin and says how far it has come.
+    #[must_use]
+    pub fn find(&self, spec: Spec) -> Lookup {
+        let mut table = self.lock();
+        let spec = Arc::new(spec);
+        let entry = table.entries.get(&spec);
+        let (ready, fault) = match entry {
+            Some(entry) => (entry.ready.clone(), entry.fault.clone()),
+            None => (None, None),
+        };
+        let generation = ready.or_else(|| table.current.get(&spec.name).cloned());
+        table.wanted.push(spec);
+        Lookup { generation, fault }
+    }
+
+    /// Changes whenever a version became ready or failed: time to compile again.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+
+    /// The versions in force, for the workers.
+    pub(crate) fn live(&self) -> watch::Receiver<Live> {
+        self.0.live.subscribe()
+    }
+
+    pub(crate) fn queued(&self) -> watch::Receiver<u64> {
+        self.0.host.queued.subscribe()
+    }
+
+    /// After a configuration was published: what it uses is in force, what it lacks is loaded, what it no longer names
+    /// goes once its last request has ended. Needs the background runtime around it.
+    pub fn published(&self) {
+        let mut table = self.lock();
+        let mut live = Vec::new();
+        for spec in table.wanted.clone() {
+            let entry = table.entries.entry(spec.clone()).or_default();
+            if entry.ready.is_none() && entry.fault.is_none() && !entry.loading {
+                entry.loading = true;
+                self.load(spec.clone());
+            }
+            if let Some(ready) = entry.ready.clone() {
+                table.current.insert(spec.name.clone(), ready);
+            }
+            live.extend(table.current.get(&spec.name).cloned());
+        }
+        table.forget_unwanted();
+        table.note_past(&live);
+        if !table.wanted.is_empty() && !std::mem::replace(&mut table.watching, true) {
+            self.watch_files();
+        }
+        drop(table);
+        let versions =
+            |list: &[Arc<Generation>]| -> Vec<u64> { list.iter().map(|one| one.version).collect() };
+        self.0.live.send_if_modified(|known| {
+            let changed = versions(known) != versions(&live);
+            *known = Arc::new(live);
+            changed
+        });
+    }
+
+    /// Waits until nothing is being loaded any more.
+    pub async fn settled(&self) {
+        let mut changes = self.changes();
+        while self.lock().entries.values().any(|entry| entry.loading) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// All versions that run or still end requests.
+    #[must_use]
+    pub fn show(&self) -> Vec<Shown> {
+        let live = self.0.live.borrow().clone();
+        let is_live = |version: u64| live.iter().any(|generation| generation.version == version);
+        let past: Vec<_> = self.lock().past.iter().filter_map(Weak::upgrade).collect();
+        let draining = past.iter().filter(|generation| !is_live(generation.version));
+        let mut shown: Vec<Shown> = live.iter().map(|generation| generation.show("current")).collect();
+        shown.extend(draining.map(|generation| generation.show("draining")));
+        shown
+    }
+
+    fn load(&self, spec: Arc<Spec>) {
+        let modules = self.clone();
+        drop(task::spawn("wasm module", async move {
+            let started = clock::now();
+            let stamp = modules.stamp(&spec).await;
+            let made = modules.make(&spec).await;
+            let outcome = if made.is_ok() { "ready" } else { "failed" };
+            if let Some(own) = &modules.0.host.own {
+                own.loaded(outcome, started.elapsed());
+            }
+            match &made {
+                Ok(made) => tracing::info!(
+                    plugin = spec.name, version = made.version, digest = made.artefact.digest,
+                    took = ?started.elapsed(), "module ready"
+                ),
+                Err(fault) => tracing::warn!(plugin = spec.name, "module refused: {fault}"),
+            }
+            modules.note(&spec, stamp, made);
+        }));
+    }
+
+    fn note(&self, spec: &Arc<Spec>, stamp: Stamp, made: Result<Arc<Generation>, String>) {
+        if let Some(entry) = self.lock().entries.get_mut(spec) {
+            entry.loading = false;
+            entry.stamp = stamp;
+            entry.fault = made.as_ref().err().cloned();
+            if let Ok(generation) = made {
+                entry.ready = Some(generation);
+            }
+        }
+        self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    async fn make(&self, spec: &Arc<Spec>) -> Result<Arc<Generation>, String> {
+        let fetcher = self.0.fetcher.as_ref().ok_or("nothing is fetched here")?;
+        let fetched = fetcher.fetch(&spec.source).await?;
+        let artefact = self.artefact(fetched).await?;
+        let generation = Generation::new(spec.clone(), artefact, self.0.host.clone());
+        let tried = generation.clone();
+        let trial = tokio::task::spawn_blocking(move || Vm::start(&tried, None).map(|vm| vm.retire()));
+        match trial.await {
+            Ok(Ok(())) => Ok(generation),
+            Ok(Err(cause)) => Err(format!("the module does not start: {cause}")),
+            Err(_) => Err("the module could not be tried".to_owned()),
+        }
+    }
+
+    async fn artefact(&self, fetched: Fetched) -> Result<Arc<Artefact>, String> {
+        let Fetched {
+            bytes,
+            sha256: digest,
+            ..
+        } = fetched;
+        let turn = self.0.compiling.acquire().await;
+        let known = self.lock().artefacts.get(&digest).and_then(Weak::upgrade);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let name = digest.clone();
+        let compiled = tokio::task::spawn_blocking(move || Artefact::compile(&name, &bytes)).await;
+        drop(turn);
+        let artefact = Arc::new(compiled.map_err(|_| "the module could not be compiled".to_owned())??);
+        self.lock().artefacts.insert(digest, Arc::downgrade(&artefact));
+        Ok(artefact)
+    }
+
+    async fn stamp(&self, spec: &Spec) -> Stamp {
+        let path = spec.source.url.strip_prefix("file://")?;
+        let file = tokio::fs::metadata(path).await.ok()?;
+        Some((file.modified().ok()?, file.len()))
+    }
+
+    /// A changed file is a new version of the plugin whose document names it.
+    fn watch_files(&self) {
+        let modules = self.clone();
+        drop(task::spawn("wasm files", async move {
+            loop {
+                tokio::time::sleep(FILE_CHECK).await;
+                let wanted = modules.lock().wanted.clone();
+                for spec in wanted
+                    .iter()
+                    .filter(|spec| spec.source.url.starts_with("file://"))
+                {
+                    let stamp = modules.stamp(spec).await;
+                    modules.reload_if_changed(spec, stamp);
+                }
+            }
+        }));
+    }
+
+    fn reload_if_changed(&self, spec: &Arc<Spec>, stamp: Stamp) {
+        let mut table = self.lock();
+        if let Some(entry) = table.entries.get_mut(spec)
+            && !entry.loading
+            && stamp.is_some()
+            && entry.stamp != stamp
+        {
+            entry.loading = true;
+            self.load(spec.clone());
+        }
+    }
+}
+
+impl Table {
+    fn forget_unwanted(&mut self) {
+        let wanted: HashSet<&Arc<Spec>> = self.wanted.iter().collect();
+        let names: HashSet<&str> = self.wanted.iter().map(|spec| spec.name.as_str()).collect();
+        self.entries.retain(|spec, _| wanted.contains(spec));
+        self.current.retain(|name, _| names.contains(name.as_str()));
+        self.artefacts.retain(|_, artefact| artefact.strong_count() > 0);
+    }
+
+    fn note_past(&mut self, live: &[Arc<Generation>]) {
+        self.past.retain(|generation| generation.strong_count() > 0);
+        for generation in live {
+            let known = |past: &Weak<Generation>| std::ptr::eq(past.as_ptr(), Arc::as_ptr(generation));
+            if !self.past.iter().any(known) {
+                self.past.push(Arc::downgrade(generation));
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! `WasmPlugin`: a module in the chain. One request's way through it, both directions.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use async_trait::async_trait;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, StatusCode};
+use http_body::Body as _;
+use tollgate_base::Error;
+use tollgate_body::{Body, Request, Response};
+use tollgate_observe::Record;
+use tollgate_plugin::{Exchange, Next, Plugin};
+
+use crate::generation::Generation;
+use crate::head::Head;
+use crate::pump::{Hold, Pump, closed};
+use crate::stream::{Direction, LocalReply, Stream};
+use crate::vm::{Action, Vm};
+use crate::{reply, worker};
+
+/// A module with its config as a plugin of the chain.
+#[derive(Debug)]
+pub struct WasmPlugin {
+    generation: Arc<Generation>,
+}
+
+impl WasmPlugin {
+    /// The plugin of a version that is ready.
+    #[must_use]
+    pub fn new(generation: Arc<Generation>) -> Self {
+        Self { generation }
+    }
+}
+
+/// What becomes of a message.
+enum Verdict<T> {
+    Go(T),
+    Reply(LocalReply),
+    /// The module is gone, and with it the message.
+    Failed,
+}
+
+/// What the module did with the stream while others worked on it.
+enum Interruption {
+    Reply(LocalReply),
+    Closed,
+}
+
+/// One request in one instance. Its context ends when the exchange is settled.
+struct Call {
+    vm: Rc<Vm>,
+    id: u32,
+}
+
+#[async_trait(?Send)]
+impl Plugin for WasmPlugin {
+    async fn call(
+        &self,
+        exchange: &mut Exchange,
+        request: Request,
+        next: Next<'_>,
+    ) -> Result<Response, Error> {
+        let vm = worker::instance(&self.generation);
+        let Some(call) = vm.and_then(|vm| Call::open(vm, exchange, &next)) else {
+            return match self.generation.spec.fail_open {
+                true => next.run(exchange, request).await,
+                false => Ok(reply::failed(&exchange.record)),
+            };
+        };
+        let request = match call.request(exchange, request).await? {
+            Verdict::Go(request) => request,
+            Verdict::Reply(reply) => return call.answer_locally(exchange, reply).await,
+            Verdict::Failed => return Ok(reply::failed(&exchange.record)),
+        };
+        let outcome = {
+            let mut rest = Box::pin(next.run(exchange, request));
+            std::future::poll_fn(|context| match call.interrupted(context) {
+                Some(interruption) => Poll::Ready(Err(interruption)),
+                None => rest.as_mut().poll(context).map(Ok),
+            })
+            .await
+        };
+        match outcome {
+            Ok(response) => {
+                let response = response?;
+                call.note_route(exchange);
+                call.respond(&exchange.record, response).await
+            }
+            Err(Interruption::Reply(reply)) => call.answer_locally(exchange, reply).await,
+            Err(Interruption::Closed) => Err(closed()),
+        }
+    }
+}
+
+impl Call {
+    /// Makes the context; `None` when the module trapped on it.
+    fn open(vm: Rc<Vm>, exchange: &Exchange, next: &Next<'_>) -> Option<Self> {
+        let mut stream = Stream::new(&exchange.record, next.caller(exchange), exchange.buffer_limit);
+        stream.route.clone_from(&exchange.route);
+        stream.cluster.clone_from(&exchange.cluster);
+        let id = vm.open_stream(stream)?;
+        let owner = vm.clone();
+        exchange.record.on_settle(move |_, _| owner.finish_stream(id));
+        Some(Self { vm, id })
+    }
+
+    fn note_route(&self, exchange: &Exchange) {
+        self.vm.with_stream(self.id, |stream| {
+            stream.route.clone_from(&exchange.route);
+            stream.cluster.clone_from(&exchange.cluster);
+        });
+    }
+
+    /// Whether the module answered or closed the stream while others work on it.
+    fn interrupted(&self, context: &Context<'_>) -> Option<Interruption> {
+        let found = self.vm.with_stream(self.id, |stream| {
+            if let Some(reply) = stream.reply.take() {
+                return Some(Interruption::Reply(reply));
+            }
+            if stream.closed {
+                return Some(Interruption::Closed);
+            }
+            match &mut stream.waker {
+                Some(waker) => waker.clone_from(context.waker()),
+                empty => *empty = Some(context.waker().clone()),
+            }
+            None
+        });
+        found.flatten()
+    }
+
+    /// The request's way to the next plugin.
+    async fn request(&self, exchange: &mut Exchange, request: Request) -> Result<Verdict<Request>, Error> {
+        let (parts, body) = request.into_parts();
+        let (head, body) = match self.pass(Direction::Request, Head::Request(parts), body).await? {
+            Verdict::Go((Head::Request(parts), body)) => (parts, body),
+            Verdict::Go(_) | Verdict::Failed => return Ok(Verdict::Failed),
+            Verdict::Reply(reply) => return Ok(Verdict::Reply(reply)),
+        };
+        let request = Request::from_parts(head, body);
+        let seen = self.vm.with_stream(self.id, |stream| {
+            let limits = stream.sides.each_ref().map(|side| side.limit);
+            let changed = std::mem::take(&mut stream.side(Direction::Request).head_changed);
+            (changed && !stream.keep_route, limits[0].max(limits[1]))
+        });
+        if let Some((changed, limit)) = seen {
+            exchange.buffer_limit = exchange.buffer_limit.max(limit);
+            if changed {
+                if let Some(authority) = request.uri().authority() {
+                    exchange.host = authority.host().to_ascii_lowercase().into();
+                }
+                exchange.reroute();
+            }
+        }
+        Ok(Verdict::Go(request))
+    }
+
+    /// The answer's way back.
+    async fn respond(&self, record: &Record, response: Response) -> Result<Response, Error> {
+        let (parts, body) = response.into_parts();
+        match self
+            .pass(Direction::Response, Head::Response(parts), body)
+            .await?
+        {
+            Verdict::Go((Head::Response(parts), body)) => Ok(Response::from_parts(parts, body)),
+            Verdict::Reply(reply) => Ok(reply::local(record, &self.is_grpc(), reply)),
+            Verdict::Go(_) | Verdict::Failed => Ok(reply::failed(record)),
+        }
+    }
+
+    /// The module's own answer: it passes the module's own response side, as in Envoy.
+    async fn answer_locally(&self, exchange: &Exchange, reply: LocalReply) -> Result<Response, Error> {
+        let response = reply::local(&exchange.record, &self.is_grpc(), reply);
+        self.respond(&exchange.record, response).await
+    }
+
+    fn is_grpc(&self) -> bool {
+        let content_type = self.vm.with_stream(self.id, |stream| {
+            let side = stream.side(Direction::Request);
+            let head = side.head.as_ref().or(side.gone.as_ref())?;
+            Some(head.get(b"content-type")?.starts_with(b"application/grpc"))
+        });
+        content_type.flatten().unwrap_or(false)
+    }
+
+    /// One direction up to the point where the head goes on.
+    async fn pass(
+        &self,
+        direction: Direction,
+        head: Head,
+        body: Body,
+    ) -> Result<Verdict<(Head, Body)>, Error> {
+        let end = body.is_end_stream();
+        self.vm.with_stream(self.id, |stream| {
+            let side = stream.side(direction);
+            side.head = Some(head);
+            side.head_changed = false;
+        });
+        let hold = match self.vm.on_head(self.id, direction, end) {
+            Some(Action::Continue) => Hold::No,
+            Some(Action::Hold) if end => Hold::All,
+            Some(Action::Hold | Action::Watermark | Action::Drop) => Hold::Keep,
+            Some(Action::HoldAll) => Hold::All,
+            None if self.vm.generation.spec.fail_open => Hold::No,
+            None => return Ok(Verdict::Failed),
+        };
+        if hold == Hold::No && !self.vm.sees_body(direction) {
+            return Ok(match self.release(direction) {
+                Some(head) => Verdict::Go((head, body)),
+                None => Verdict::Failed,
+            });
+        }
+        let mut pump = Pump::new(self.vm.clone(), self.id, direction, body, hold);
+        let mut held = None;
+        if hold == Hold::No {
+            held = self.release(direction);
+        }
+        // A head that tells a length waits for the first look at the body: the module may change it.
+        let waits = hold != Hold::No
+            || held
+                .as_ref()
+                .is_none_or(|head| head.fields().contains_key(CONTENT_LENGTH));
+        let began = std::future::poll_fn(|context| {
+            if let Some(interruption) = self.interrupted(context) {
+                return Poll::Ready(Err(interruption));
+            }
+            match waits {
+                true => pump.poll_begun(context).map(Ok),
+                false => Poll::Ready(Ok(Ok(()))),
+            }
+        });
+        match began.await {
+            Ok(begun) => begun?,
+            Err(Interruption::Reply(reply)) => return Ok(Verdict::Reply(reply)),
+            Err(Interruption::Closed) => return Err(closed()),
+        }
+        let Some(mut head) = held.or_else(|| self.release(direction)) else {
+            return Ok(Verdict::Failed);
+        };
+        let changed = self
+            .vm
+            .with_stream(self.id, |stream| stream.side(direction).body_changed)
+            .unwrap_or(false);
+        let (body, is_whole) = pump.into_body();
+        tell_length(&mut head, &body, changed, is_whole);
+        Ok(Verdict::Go((head, body)))
+    }
+
+    fn release(&self, direction: Direction) -> Option<Head> {
+        self.vm
+            .with_stream(self.id, |stream| stream.side(direction).release_head())
+            .flatten()
+    }
+}
+
+/// A changed body has another length: told when all of it is here, else not at all.
+fn tell_length(head: &mut Head, body: &Body, changed: bool, is_whole: bool) {
+    if !changed {
+        return;
+    }
+    match body.size_hint().exact() {
+        Some(length) if is_whole => {
+            head.fields_mut()
+                .insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        _ => {
+            head.fields_mut().remove(CONTENT_LENGTH);
+        }
+    }
+}
+
+/// Of an answer whose status a module made up; what is no status is a 500.
+pub(crate) fn status(code: u16) -> StatusCode {
+    StatusCode::from_u16(code)
+        .ok()
+        .filter(|status| status.as_u16() >= 200)
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

@@ -1,0 +1,384 @@
+//! Modules in the running gateway: a WAT filter as a plugin, replaced while requests run, and modules that break.
+
+use std::path::PathBuf;
+
+use http::Request;
+use tollgate_testkit::client::{self, get};
+use tollgate_testkit::process::Gateway;
+
+use crate::support::{
+    CHAT, CHAT_PATH, CHAT_STREAM, PATIENCE, Sight, bridge, documents, gateway, ingress, mock, verbose_log,
+};
+
+/// A filter that answers with this text, or, for an empty one, adds the header `x-module` to the request.
+fn answering(text: &str) -> String {
+    let length = text.len();
+    format!(
+        r#"(module
+        (import "env" "proxy_send_local_response" (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 2)
+        (data (i32.const 16) "{text}")
+        (func (export "proxy_abi_version_0_2_100"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (drop (call $reply (i32.const 200) (i32.const 0) (i32.const 0) (i32.const 16) (i32.const {length}) (i32.const 0) (i32.const 0) (i32.const -1)))
+          (i32.const 1)))"#
+    )
+}
+
+/// A module that traps on each request.
+const TRAPPING: &str = r#"(module
+    (memory (export "memory") 1)
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) unreachable))"#;
+
+struct Modules {
+    directory: tempfile::TempDir,
+}
+
+impl Modules {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a module; a whole file appears at once.
+    fn write(&self, name: &str, text: &str) {
+        let fresh = self.path("fresh");
+        std::fs::write(&fresh, wat::parse_str(text).unwrap()).unwrap();
+        std::fs::rename(fresh, self.path(name)).unwrap();
+    }
+
+    fn plugin(&self, name: &str, strategy: &str) -> String {
+        format!(
+            "apiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: filter\n  namespace: \
+             higress-system\nspec:\n  url: file://{}\n  failStrategy: {strategy}\n",
+            self.path(name).display()
+        )
+    }
+}
+
+async fn text(gateway: &Gateway) -> (u16, String) {
+    let answer = client::send(gateway.http, get("/")).await.unwrap();
+    (answer.status.as_u16(), answer.text())
+}
+
+/// What `tollgate plugins --live` prints.
+fn gateway_command(gateway: &Gateway) -> String {
+    let admin = gateway.admin.to_string();
+    let output = std::process::Command::new(crate::support::BINARY)
+        .args(["plugins", "--live", "--admin", &admin])
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn scene(plugin: &str) -> (tollgate_mock_llm::Handle, String) {
+    let mock = mock(tollgate_mock_llm::Options::default());
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        plugin.to_owned(),
+        verbose_log(),
+    ]);
+    (mock, text)
+}
+
+#[tokio::test]
+async fn a_module_runs_in_the_chain_and_a_new_file_takes_over_while_the_old_one_serves() {
+    let modules = Modules::new();
+    modules.write("filter.wasm", &answering("version one"));
+    let (_mock, documents) = scene(&modules.plugin("filter.wasm", "FAIL_CLOSE"));
+    let gateway = gateway().file("scene.yaml", &documents).unwrap().go().unwrap();
+    assert_eq!(text(&gateway).await, (200, "version one".to_owned()));
+    let dump: serde_json::Value = serde_json::from_str(&gateway.admin("/config_dump").await.text()).unwrap();
+    let shown = &dump["modules"][0];
+    assert_eq!(
+        (&shown["plugin"], &shown["abi"]),
+        (&"higress-system.filter".into(), &"0.2.100".into())
+    );
+    assert_eq!(shown["digest"].as_str().unwrap().len(), 64);
+
+    let command = gateway_command(&gateway);
+    assert!(
+        command.contains("higress-system.filter") && command.contains("current"),
+        "{command}"
+    );
+
+    modules.write("filter.wasm", &answering("version two"));
+    gateway
+        .errors
+        .wait_for(|line| line.contains("configuration reloaded") && line.contains("generation=3"))
+        .unwrap();
+    assert_eq!(text(&gateway).await, (200, "version two".to_owned()));
+
+    // What is no module leaves the version that runs alone, with a diagnostic.
+    std::fs::write(modules.path("filter.wasm"), "<html>").unwrap();
+    let told = gateway
+        .errors
+        .wait_for(|line| line.contains("this is no Wasm module: the version before it stays"));
+    told.unwrap();
+    assert_eq!(text(&gateway).await, (200, "version two".to_owned()));
+}
+
+#[tokio::test]
+async fn a_module_that_traps_costs_its_own_requests_only() {
+    let modules = Modules::new();
+    modules.write("trap.wasm", TRAPPING);
+    let (mock, documents) = scene(&modules.plugin("trap.wasm", "FAIL_CLOSE"));
+    let gateway = gateway().file("scene.yaml", &documents).unwrap().go().unwrap();
+    let request = || {
+        Request::builder()
+            .uri("/")
+            .header("x-request-id", "trapped")
+            .body(bytes::Bytes::new())
+            .unwrap()
+    };
+    let answer = client::send(gateway.http, request()).await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.text()), (503, String::new()));
+    assert_eq!(gateway.line_of("trapped")["details"], "wasm_fail_stream");
+    assert!(
+        gateway
+            .metric("tollgate_wasm_traps_total{plugin=\"higress-system.filter\"}")
+            .await
+            >= 1.0
+    );
+    assert!(mock.requests().is_empty());
+
+    gateway
+        .write("scene.yaml", &documents.replace("FAIL_CLOSE", "FAIL_OPEN"))
+        .unwrap();
+    // One reload for the document, one for the version that it asks for.
+    gateway
+        .errors
+        .wait_for(|line| line.contains("configuration reloaded") && line.contains("generation=4"))
+        .unwrap();
+    let answer = client::send(gateway.http, request()).await.unwrap();
+    assert_ne!(answer.status.as_u16(), 503);
+    assert_eq!(mock.requests().len(), 1);
+}
+
+/// The suite's plugin in one language, compiled by `scripts/setup wasm`.
+fn suite(language: &str, mode: &str) -> String {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.cache/wasm");
+    let path = format!("{folder}/suite-{language}.wasm");
+    assert!(
+        std::path::Path::new(&path).exists(),
+        "{path} is missing: run scripts/setup wasm"
+    );
+    format!(
+        "apiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: suite\n  namespace: \
+         higress-system\nspec:\n  url: file://{path}\n  defaultConfig: {{ mode: {mode} }}\n"
+    )
+}
+
+/// A Redis that counts: every command is answered with the next number.
+async fn counting_redis() -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tollgate_base::task::spawn("counting redis", async move {
+        let mut count = 0;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut piece = [0; 1024];
+            while matches!(stream.read(&mut piece).await, Ok(length) if length > 0) {
+                count += 1;
+                drop(stream.write_all(format!(":{count}\r\n").as_bytes()).await);
+            }
+        }
+    }));
+    address
+}
+
+/// One gateway, one compiled module a language; each config is a version of its own that takes over.
+async fn runs_the_suite(language: &str) {
+    let mock = mock(tollgate_mock_llm::Options::default());
+    let redis = counting_redis().await;
+    let services = bridge(&[("mock", mock.addr()), ("callout", mock.addr())])
+        + &format!("  - {{ name: redis, type: static, domain: \"{redis}\", port: 6379 }}\n");
+    let documents = |mode: &str| {
+        documents(&[
+            services.clone(),
+            ingress("api", "/", "mock.static", &[]),
+            suite(language, mode),
+            verbose_log(),
+        ])
+    };
+    let gateway = gateway()
+        .file("scene.yaml", &documents("transform"))
+        .unwrap()
+        .go()
+        .unwrap();
+    let mut generation = 2;
+    let mut switch = |mode: &str| {
+        gateway.write("scene.yaml", &documents(mode)).unwrap();
+        // One reload for the document, one for the version that it asks for.
+        generation += 2;
+        let wanted = format!("generation={generation} ");
+        let reloaded =
+            |line: &str| line.contains("configuration reloaded") && format!("{line} ").contains(&wanted);
+        gateway.errors.wait_for(reloaded).unwrap();
+    };
+    let chat = async |name: &'static str, body: &'static str| {
+        let mut request = client::post_json(CHAT_PATH, body.to_owned());
+        request
+            .headers_mut()
+            .insert(name, http::HeaderValue::from_static("1"));
+        client::send(gateway.http, request).await.unwrap()
+    };
+    let last = || mock.requests().pop().expect("the vendor received nothing");
+    let header = |name: &str| {
+        last()
+            .headers
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+    };
+
+    let answer = chat("x-remove", CHAT).await;
+    assert_eq!(
+        (header("x-suite").as_deref(), header("x-remove")),
+        (Some(language), None)
+    );
+    assert_eq!(answer.headers["x-suite-response"], "done");
+
+    switch("reply");
+    let answer = chat("x-deny", CHAT).await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.text()),
+        (403, format!("denied by {language}"))
+    );
+    assert_eq!(answer.headers["x-denied"], "yes");
+    assert_eq!(chat("x-other", CHAT).await.status.as_u16(), 200);
+
+    switch("callout");
+    chat("x-other", CHAT).await;
+    assert!(header("x-callout-status").is_some());
+
+    if language != "assemblyscript" {
+        switch("redis");
+        chat("x-other", CHAT).await;
+        assert_eq!(header("x-redis").as_deref(), Some("1"));
+        chat("x-other", CHAT).await;
+        assert_eq!(header("x-redis").as_deref(), Some("2"));
+    }
+
+    switch("rewrite");
+    chat("x-other", CHAT).await;
+    assert_eq!(last().body, format!("{language}:{CHAT}"));
+
+    switch("stream");
+    let answer = chat("x-other", CHAT_STREAM).await.text();
+    assert!(
+        answer.starts_with("DATA: ") && answer.ends_with("[end]"),
+        "{answer}"
+    );
+
+    switch("trap");
+    assert_eq!(chat("x-other", CHAT).await.status.as_u16(), 200);
+    assert_eq!(chat("x-trap", CHAT).await.status.as_u16(), 503);
+}
+
+#[tokio::test]
+async fn a_plugin_in_go_with_higress_sdk() {
+    runs_the_suite("go").await;
+}
+
+#[tokio::test]
+async fn a_plugin_in_c() {
+    runs_the_suite("c").await;
+}
+
+#[tokio::test]
+async fn a_plugin_in_assemblyscript() {
+    runs_the_suite("assemblyscript").await;
+}
+
+/// A filter that marks answers with its version.
+fn marking(version: u8) -> String {
+    format!(
+        r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "x-version{version}")
+        (func (export "proxy_abi_version_0_2_1"))
+        (func (export "malloc") (param i32) (result i32) (i32.const 4096))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+          (call $add (i32.const 2) (i32.const 16) (i32.const 9) (i32.const 25) (i32.const 1))))"#
+    )
+}
+
+/// An upstream whose first answer ends only when it is told to; the others end at once.
+async fn patient_upstream(end: tokio::sync::oneshot::Receiver<()>) -> std::net::SocketAddr {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(tollgate_base::task::spawn("patient upstream", async move {
+        let mut end = Some(end);
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let end = end.take();
+            drop(tollgate_base::task::spawn("answer", async move {
+                let mut piece = [0; 4096];
+                drop(stream.read(&mut piece).await);
+                let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+                drop(stream.write_all(head.as_bytes()).await);
+                if let Some(end) = end {
+                    drop(end.await);
+                }
+                drop(stream.write_all(b"4\r\nlast\r\n0\r\n\r\n").await);
+            }));
+        }
+    }));
+    address
+}
+
+async fn shown(gateway: &Gateway) -> Vec<(String, u64)> {
+    let dump: serde_json::Value = serde_json::from_str(&gateway.admin("/config_dump").await.text()).unwrap();
+    let modules = dump["modules"].as_array().unwrap().iter();
+    modules
+        .map(|module| {
+            let state = module["state"].as_str().unwrap().to_owned();
+            (state, module["requests_in_flight"].as_u64().unwrap())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn open_requests_end_on_the_version_they_began_with_and_its_memory_goes() {
+    let modules = Modules::new();
+    modules.write("mark.wasm", &marking(1));
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let upstream = patient_upstream(ended).await;
+    let text = documents(&[
+        bridge(&[("mock", upstream)]),
+        ingress("api", "/", "mock.static", &[]),
+        modules.plugin("mark.wasm", "FAIL_CLOSE"),
+        verbose_log(),
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    let open = client::open(gateway.http, get("/")).await.unwrap();
+    assert_eq!(open.headers["x-version"], "1");
+    modules.write("mark.wasm", &marking(2));
+    gateway
+        .errors
+        .wait_for(|line| line.contains("configuration reloaded") && line.contains("generation=3"))
+        .unwrap();
+    let second = client::send(gateway.http, get("/")).await.unwrap();
+    assert_eq!(
+        (&second.headers["x-version"], second.text()),
+        (&"2".parse().unwrap(), "firstlast".to_owned())
+    );
+    let both = [("current".to_owned(), 0), ("draining".to_owned(), 1)];
+    let settled = tokio::time::timeout(PATIENCE, async { while shown(&gateway).await != both {} });
+    settled
+        .await
+        .expect("the second request has settled, the first has not");
+    end.send(()).unwrap();
+    assert_eq!(open.finish().await.text(), "firstlast");
+    let gone = tokio::time::timeout(PATIENCE, async { while shown(&gateway).await.len() > 1 {} });
+    gone.await.expect("the old version is given back");
+}
