@@ -16,6 +16,7 @@ mod ai_statistics;
 mod ai_token_ratelimit;
 mod answer_watch;
 mod auth_rules;
+mod chatgpt_proxy;
 mod cluster_key_rate_limit;
 mod credentials;
 mod go_json;
@@ -25,6 +26,7 @@ mod limits;
 mod local_reply;
 mod model_list;
 mod query;
+mod request_block;
 mod rounds;
 #[cfg(test)]
 mod scene;

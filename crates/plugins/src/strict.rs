@@ -42,6 +42,14 @@ impl<'a> Strict<'a> {
         }
     }
 
+    /// A whole number; one in quotes is accepted.
+    pub(crate) fn integer(self, name: &str) -> Result<Option<i64>, ConfigError> {
+        self.typed(name, "a whole number", |value| match value {
+            Value::String(text) => text.trim().parse().ok(),
+            other => other.as_i64(),
+        })
+    }
+
     /// The entries of a list; empty where it is absent.
     pub(crate) fn list(self, name: &str) -> Result<&'a [Value], ConfigError> {
         let list = self.typed(name, "a list", Value::as_array)?;
@@ -89,6 +97,7 @@ mod tests {
         assert_eq!(fields.texts("c").unwrap_err().field, "c[1]");
         assert_eq!(fields.list("f").unwrap_err().message, "must be a list");
         assert_eq!(fields.text("d").unwrap(), None);
+        assert_eq!(fields.integer("e").unwrap(), Some(12));
         assert_eq!(fields.required("d").unwrap_err().message, "is required");
         assert!(Strict::of(&json!([])).is_err());
     }

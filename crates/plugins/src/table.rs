@@ -16,6 +16,8 @@ use tollgate_store::Stores;
 use crate::{
     ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
     ai_statistics, ai_token_ratelimit, cluster_key_rate_limit, key_auth, key_rate_limit, model_list,
+    ai_budget, ai_json_resp, ai_proxy, ai_quota, ai_statistics, ai_token_ratelimit, chatgpt_proxy,
+    cluster_key_rate_limit, key_auth, key_rate_limit, model_list, request_block,
 };
 
 /// One built-in plugin.
@@ -290,6 +292,15 @@ pub static ROWS: &[Row] = &[
         doc: "Limits tokens a second, minute, hour or day by header, parameter, cookie, consumer or address.",
     },
     Row {
+        name: "chatgpt-proxy",
+        phase: Phase::Authz,
+        priority: 1,
+        parse: chatgpt_proxy::parse,
+        rules_inherit: false,
+        fields: chatgpt_proxy::FIELDS,
+        doc: "Asks a completion model what a parameter of the URL says, and answers with what it says.",
+    },
+    Row {
         name: "cluster-key-rate-limit",
         phase: Phase::Unspecified,
         priority: 20,
@@ -324,6 +335,15 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: model_list::FIELDS,
         doc: "Answers GET /v1/models with the models of all routes that the caller may use.",
+    },
+    Row {
+        name: "request-block",
+        phase: Phase::Authz,
+        priority: 320,
+        parse: request_block::parse,
+        rules_inherit: false,
+        fields: request_block::FIELDS,
+        doc: "Refuses requests by texts and patterns in their URL, headers and body.",
     },
 ];
 
