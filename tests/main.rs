@@ -31,6 +31,7 @@ mod document_000_agent;
 mod document_000_json;
 #[cfg(test)]
 mod examples;
+mod document_002;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
