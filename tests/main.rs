@@ -30,8 +30,9 @@ mod document_000_agent;
 #[cfg(test)]
 mod document_000_json;
 #[cfg(test)]
-mod examples;
 mod document_002;
+#[cfg(test)]
+mod examples;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]

@@ -15,9 +15,8 @@ use tollgate_store::Stores;
 
 use crate::{
     ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
-    ai_statistics, ai_token_ratelimit, cluster_key_rate_limit, key_auth, key_rate_limit, model_list,
-    ai_budget, ai_json_resp, ai_proxy, ai_quota, ai_statistics, ai_token_ratelimit, chatgpt_proxy,
-    cluster_key_rate_limit, key_auth, key_rate_limit, model_list, request_block,
+    ai_statistics, ai_token_ratelimit, chatgpt_proxy, cluster_key_rate_limit, key_auth, key_rate_limit,
+    model_list, request_block,
 };
 
 /// One built-in plugin.
