@@ -68,7 +68,7 @@ fn every_example_runs_and_its_requests_are_answered() {
             let (status, body) = run(&gateway, request);
             assert!(status < 500, "{name}: {request}{status} {body}");
         }
-        let banner = format!("http://{}/v1/", gateway.http);
+        let banner = format!("http://{}/", gateway.http);
         gateway.errors.wait_for(|line| line.contains(&banner)).unwrap();
         let wrong: Vec<String> = gateway
             .errors

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 use tollgate_mock_llm::Options;
+use tollgate_observe::Vocabularies;
 use tollgate_testkit::client::send;
 
 use crate::clients::{python, run_script};
@@ -27,11 +28,16 @@ async fn tokens(scene: &Scene) -> BTreeMap<String, u64> {
 
 /// The route `api` with these plugins.
 fn scene(plugins: &[String]) -> Scene {
+    scene_with("", plugins)
+}
+
+/// The same with more settings.
+fn scene_with(settings: &str, plugins: &[String]) -> Scene {
     let mock = mock(Options::default());
     let mut parts = vec![
         bridge(&[("mock", mock.addr())]),
         ingress("api", "/", "mock.static", &[]),
-        higress_config("").replace(
+        higress_config(settings).replace(
             "{\"id\":",
             "{\"ai_log\":\"%FILTER_STATE(wasm.ai_log:PLAIN)%\",\"consumer\":\"%REQ(X-MSE-CONSUMER)%\",\"id\":",
         ),
@@ -72,6 +78,51 @@ async fn answers_are_accounted_for_without_ai_statistics() {
     let with_estimate = tokens(&scene).await;
     assert!(with_estimate[r#"source="estimated",type="input""#] > 0);
     assert!(with_estimate[r#"source="estimated",type="output""#] > 0);
+}
+
+#[tokio::test]
+async fn tokens_of_known_models_are_counted_where_the_vendor_tells_none() {
+    let settings = "  tollgate-usage: |\n    tokenizer: openai\n";
+    for statistics in [true, false] {
+        let mut plugins = vec![ai_proxy("api", OPENAI)];
+        if statistics {
+            plugins.push(wasm_plugin(
+                "ai-statistics",
+                "  defaultConfig: { enable: true }\n",
+            ));
+        }
+        let scene = scene_with(settings, &plugins);
+        // The vendor counts words and signs, the vocabulary its own pieces: "Who are you?" is 4, and 4 and 3 around it.
+        let (answer, _) = scene.chat("", CHAT).await;
+        let text = answer.json()["choices"][0]["message"]["content"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let before = tokens(&scene).await;
+        scene.chat("usage-absent", CHAT_STREAM).await;
+        scene.chat("usage-absent", CHAT).await;
+        let after = tokens(&scene).await;
+        let said = Vocabularies::load().unwrap().count("gpt-4o", &text).unwrap();
+        assert_eq!(after[r#"source="counted",type="input""#], 2 * 11, "{after:?}");
+        assert_eq!(
+            after[r#"source="counted",type="output""#],
+            2 * said,
+            "{text}: {after:?}"
+        );
+        scene
+            .chat("usage-absent", &CHAT.replace("gpt-4o", "unknown-model"))
+            .await;
+        let last = tokens(&scene).await;
+        assert_eq!(
+            last.keys().filter(|key| key.contains("estimated")).count(),
+            2,
+            "{last:?}"
+        );
+        assert_eq!(
+            last.keys().filter(|key| key.contains("provider")).count(),
+            before.len()
+        );
+    }
 }
 
 #[tokio::test]

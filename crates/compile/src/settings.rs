@@ -15,10 +15,11 @@ use tollgate_kinds::ledger_config::{LedgerConfig, LedgerRetention, LedgerSink, S
 use tollgate_kinds::mcp_bridge::MaskedText;
 use tollgate_kinds::mesh_config::MeshConfig;
 use tollgate_kinds::price_table::PriceTable;
+use tollgate_kinds::usage_config::{self, UsageConfig};
 use tollgate_kinds::{ConfigMap, Diagnostic, Objects};
 use tollgate_observe::access_log::Encoding;
 use tollgate_observe::cost::Rates;
-use tollgate_observe::{Format, Prices};
+use tollgate_observe::{Format, Prices, Vocabularies};
 use tollgate_snapshot::{Settings, settings};
 
 use crate::Options;
@@ -65,6 +66,7 @@ pub(crate) fn compile(objects: &Objects, options: &Options, diagnostics: &mut Ve
         higress(config_map, &mut global, diagnostics);
         mesh(config_map, &mut global, diagnostics);
         prices(config_map, &mut global, diagnostics);
+        usage(config_map, &mut global, diagnostics);
         ledger(config_map, &mut global, diagnostics);
     }
     if let Some(config_map) = objects.config_map(&options.system_namespace, HTTPS) {
@@ -161,6 +163,19 @@ fn prices(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Dia
         prices.insert(&row.model, rates);
     }
     global.settings.prices = Arc::new(prices);
+}
+
+fn usage(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagnostic>) {
+    let (config, found) = UsageConfig::read(config_map);
+    diagnostics.extend(found);
+    if !config.openai_tokenizer {
+        return;
+    }
+    global.settings.vocabularies = Vocabularies::load();
+    if global.settings.vocabularies.is_none() {
+        let message = "this build has no tokenizer (Cargo feature `tokenizer`): tokens are estimated";
+        diagnostics.push(config_map.warning(&format!("data[{}].tokenizer", usage_config::KEY), message));
+    }
 }
 
 fn ledger(config_map: &ConfigMap, global: &mut Global, diagnostics: &mut Vec<Diagnostic>) {

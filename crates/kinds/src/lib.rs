@@ -29,6 +29,7 @@ mod read;
 mod resource;
 pub mod secret;
 pub mod service;
+pub mod usage_config;
 pub mod wasm_plugin;
 pub mod yaml;
 

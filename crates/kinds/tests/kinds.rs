@@ -12,6 +12,7 @@ use tollgate_kinds::ledger_config::LedgerConfig;
 use tollgate_kinds::mcp_bridge::RegistryType;
 use tollgate_kinds::mesh_config::MeshConfig;
 use tollgate_kinds::price_table::PriceTable;
+use tollgate_kinds::usage_config::UsageConfig;
 use tollgate_kinds::wasm_plugin::{EnvSource, FailStrategy, ImagePullPolicy, Phase, RouteType};
 use tollgate_kinds::{ConfigMap, KINDS, Objects, ReadOptions, read};
 
@@ -550,6 +551,39 @@ fn prices_are_read_exactly_and_a_wrong_row_hurts_only_itself() {
         ]
     );
     assert_eq!(PriceTable::read(&config_map("  other: x\n").unwrap()).1, []);
+}
+
+#[test]
+fn a_tokenizer_is_one_that_there_is() {
+    let read = |text: &str| {
+        let (config, diagnostics) = UsageConfig::read(&config_map(text).unwrap());
+        let told: Vec<_> = diagnostics
+            .iter()
+            .map(|diagnostic| format!("{}: {}", diagnostic.field, diagnostic.message))
+            .collect();
+        (config.openai_tokenizer, told.join("; "))
+    };
+    assert_eq!(
+        read("  tollgate-usage: '{tokenizer: openai}'\n"),
+        (true, String::new())
+    );
+    assert_eq!(
+        read("  tollgate-usage: '{tokenizer: none}'\n"),
+        (false, String::new())
+    );
+    assert_eq!(read("  other: x\n"), (false, String::new()));
+    let wrong = "data[tollgate-usage].tokenizer: must be openai or none; tokens are estimated";
+    assert_eq!(
+        read("  tollgate-usage: '{tokenizer: qwen}'\n"),
+        (false, wrong.to_owned())
+    );
+    assert_eq!(
+        read("  tollgate-usage: '{tokenizer: [openai]}'\n"),
+        (
+            false,
+            "data[tollgate-usage].tokenizer: expected a string, found a list".to_owned()
+        )
+    );
 }
 
 #[test]

@@ -15,6 +15,7 @@ pub mod settle;
 pub mod spend;
 pub mod trace;
 pub mod usage;
+pub mod vocabulary;
 
 pub use access_log::{Format, LineWriter, Sink};
 pub use ai_log::AiLog;
@@ -25,3 +26,4 @@ pub use record::Record;
 pub use settle::{Ending, Settlement, settle};
 pub use spend::{Spend, Spent};
 pub use usage::Usage;
+pub use vocabulary::Vocabularies;

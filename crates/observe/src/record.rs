@@ -4,7 +4,7 @@
 //! It is read once, by `account`, when the exchange is over.
 
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,6 +20,7 @@ use crate::conversation::Turn;
 use crate::settle::{Ending, Hooks};
 use crate::trace;
 use crate::usage::Usage;
+use crate::vocabulary::Vocabularies;
 
 /// A name and value that a plugin leaves for log, span or metric (`wasm.ai_log`, …).
 pub type Attribute = (Cow<'static, str>, String);
@@ -120,6 +121,8 @@ pub struct Record {
     pub metadata: RefCell<Vec<Attribute>>,
     /// What the model cost.
     pub usage: RefCell<Usage>,
+    /// What counts tokens where the vendor does not; empty where nobody asked for it.
+    pub vocabularies: OnceCell<Arc<Vocabularies>>,
     /// Vendor that the request went to (`ai-proxy`'s `type`), for the ledger.
     pub vendor: Cell<Option<&'static str>>,
     /// What the request tells of its conversation.
@@ -176,6 +179,7 @@ impl Record {
             filter_state: RefCell::default(),
             metadata: RefCell::default(),
             usage: RefCell::default(),
+            vocabularies: OnceCell::new(),
             vendor: Cell::default(),
             turn: RefCell::default(),
             arm: RefCell::default(),

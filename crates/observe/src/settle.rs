@@ -219,7 +219,7 @@ mod tests {
             // The table knows the name that was asked for, not the dated one that answered.
             usage.model_requested = Some("gpt-4o".into());
             usage.model = Some("gpt-4o-2024-08-06".into());
-            usage.estimate(100, 50);
+            usage.supply(100, 50, crate::usage::Source::Estimated);
         });
         let to = Settlement {
             format: &format,

@@ -176,10 +176,17 @@ impl Usage {
         self.rounds.closed
     }
 
-    /// Counts of our own, where the vendor's are missing or not its last word: what it said of the input stays.
-    pub fn estimate(&mut self, input: u64, output: u64) {
+    /// Whether the vendor's counts are missing or not its last word.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
         let is_told = self.source.is_some() && self.tokens != self.rounds.tokens;
-        if self.rounds.closed || (is_told && !self.provisional) {
+        !self.rounds.closed && (!is_told || self.provisional)
+    }
+
+    /// Counts of our own, from `source`, where the vendor's are missing or not its last word: what it said of the
+    /// input stays.
+    pub fn supply(&mut self, input: u64, output: u64, source: Source) {
+        if !self.is_open() {
             return;
         }
         let rounds = self.rounds.tokens;
@@ -189,7 +196,7 @@ impl Usage {
         }
         tokens.output = tokens.output.max(rounds.output.saturating_add(output));
         tokens.total = tokens.input + tokens.output + tokens.cached + tokens.cache_written;
-        self.source = Some(Source::Estimated);
+        self.source = self.rounds.source.max(Some(source));
         self.provisional = false;
     }
 
@@ -215,7 +222,7 @@ mod tests {
         };
         usage.report(tokens(10, 1), true);
         usage.report(tokens(10, 20), false);
-        usage.estimate(99, 99);
+        usage.supply(99, 99, Source::Estimated);
         assert_eq!(
             (usage.tokens, usage.source),
             (tokens(10, 20), Some(Source::Provider))
@@ -223,7 +230,7 @@ mod tests {
         usage.begin(true);
         assert_eq!((usage.tokens, usage.source), (Tokens::default(), None));
         usage.report(tokens(10, 1), true);
-        usage.estimate(99, 7);
+        usage.supply(99, 7, Source::Estimated);
         assert_eq!(
             (usage.tokens, usage.source),
             (tokens(10, 7), Some(Source::Estimated))
@@ -258,7 +265,7 @@ mod tests {
         let mut unreported = Usage::default();
         unreported.spend(tokens(10, 1), Source::Provider, None);
         unreported.begin(false);
-        unreported.estimate(7, 3);
+        unreported.supply(7, 3, Source::Estimated);
         assert_eq!(
             (unreported.tokens, unreported.source),
             (tokens(17, 4), Some(Source::Estimated))
@@ -269,7 +276,7 @@ mod tests {
         closed.close();
         closed.begin(false);
         closed.report(tokens(999, 999), false);
-        closed.estimate(999, 999);
+        closed.supply(999, 999, Source::Estimated);
         assert_eq!(
             (closed.tokens, closed.source),
             (tokens(10, 1), Some(Source::Provider))

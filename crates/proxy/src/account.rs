@@ -43,6 +43,10 @@ impl Account {
         client.request_begins();
         let format = snapshot.settings.access_log.clone();
         capture(&format, &record, request);
+        if let Some(vocabularies) = &snapshot.settings.vocabularies {
+            // A fresh record has none yet.
+            drop(record.vocabularies.set(vocabularies.clone()));
+        }
         worker.observer.request_began(client.connection.tls);
         Self {
             worker: worker.clone(),

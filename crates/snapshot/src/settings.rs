@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use tollgate_base::Secret;
-use tollgate_observe::{Format, Prices, trace};
+use tollgate_observe::{Format, Prices, Vocabularies, trace};
 
 use crate::Cluster;
 
@@ -41,6 +41,8 @@ pub struct Settings {
     pub access_log: Arc<Format>,
     /// What tokens cost (`tollgate-prices`).
     pub prices: Arc<Prices>,
+    /// What counts tokens where the vendor does not; `None`: they are estimated (`tollgate-usage`).
+    pub vocabularies: Option<Arc<Vocabularies>>,
     /// The usage ledger (`tollgate-ledger`).
     pub ledger: Ledger,
 }
@@ -146,6 +148,7 @@ impl Default for Settings {
             tracing: None,
             access_log: Arc::new(Format::higress_default()),
             prices: Arc::default(),
+            vocabularies: None,
             ledger: Ledger::default(),
         }
     }

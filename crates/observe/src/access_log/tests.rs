@@ -291,7 +291,7 @@ const OPERATORS: &[(&str, &str, &str)] = &[
         "- - -",
     ),
     // Set: tests/traces.rs.
-    ("%TRACE_ID% %SPAN_ID%", "-", "-"),
+    ("%TRACE_ID% %SPAN_ID%", "- -", "- -"),
     ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "-", "-"),
     ("%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "2", "0"),
     (

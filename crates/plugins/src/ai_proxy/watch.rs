@@ -10,7 +10,7 @@ use tollgate_observe::Record;
 use tollgate_observe::conversation::Turn;
 use tollgate_plugin::Exchange;
 
-use crate::answer_watch::{self, Observer, Watch, Weight};
+use crate::answer_watch::{self, Observer, Prose, Watch};
 use crate::token_usage;
 
 /// Bytes of a plain answer that are kept to be read; of a longer one its two ends.
@@ -21,13 +21,15 @@ const KEPT: usize = 1024 * 1024;
 pub(super) struct Account {
     /// The request is one whose tokens may be estimated.
     estimable: bool,
+    /// The configuration asks for counts.
+    countable: bool,
     state: RefCell<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Text of the request.
-    asked: Weight,
+    /// Texts of the request.
+    asked: Prose,
     /// The model that the client named.
     model: Option<Box<str>>,
     turn: Turn,
@@ -45,6 +47,7 @@ impl Account {
         turn.head(request.headers(), None);
         let account = Rc::new(Self {
             estimable: answer_watch::is_estimable(request),
+            countable: answer_watch::is_countable(record),
             state: RefCell::new(State {
                 turn,
                 ..State::default()
@@ -60,7 +63,7 @@ impl Account {
         let mut state = self.state.borrow_mut();
         state.turn.body(document);
         if self.estimable {
-            state.asked = Weight::of_json(document.as_str().as_bytes());
+            state.asked = Prose::of_document(document, self.countable);
         }
         let model = document.get("model").map(|model| model.text().into_owned());
         let model = model
@@ -93,7 +96,7 @@ impl Account {
         let Some(mut watch) = state.answer else { return };
         drop(watch.finish(record));
         if self.estimable {
-            watch.estimate(record, state.asked);
+            watch.supply(record, &state.asked);
         }
     }
 }

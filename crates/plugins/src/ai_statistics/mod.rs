@@ -66,8 +66,8 @@ impl Plugin for AiStatistics {
         let observation = Observation::begin(config, exchange);
         observation.asked(&request);
         request::head(config, exchange, &request);
-        let weight = request::body(config, exchange, &mut request).await?;
-        observation.weighed(weight);
+        let texts = request::body(config, exchange, &mut request).await?;
+        observation.read(texts);
         let mut response = next.run(exchange, request).await?;
         observation.answered(&exchange.record, &mut response);
         Ok(response)

@@ -19,7 +19,7 @@ use super::config::{Config, SpanSource};
 use super::request::{body_value, spans};
 use super::settlement;
 use super::stream::StreamValues;
-use crate::answer_watch::{self, Observer, Watch, Weight};
+use crate::answer_watch::{self, Observer, Prose, Watch};
 use crate::token_usage::Details;
 
 /// One exchange under observation; shared by the answer's body and the settlement.
@@ -32,8 +32,8 @@ pub(super) struct Observation {
 /// What is known so far.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// Text of the request.
-    pub(super) asked: Weight,
+    /// Texts of the request.
+    pub(super) asked: Prose,
     /// The request is one whose tokens may be estimated.
     pub(super) estimable: bool,
     pub(super) answer: Option<Answer>,
@@ -67,9 +67,9 @@ impl Observation {
         self.state.borrow_mut().estimable = answer_watch::is_estimable(request);
     }
 
-    /// Notes how much text the request holds.
-    pub(super) fn weighed(&self, weight: Weight) {
-        self.state.borrow_mut().asked = weight;
+    /// Notes the request's texts.
+    pub(super) fn read(&self, texts: Prose) {
+        self.state.borrow_mut().asked = texts;
     }
 
     /// Looks at the answer from now on. One whose type the config leaves alone is looked at for its usage alone.

@@ -7,14 +7,14 @@ use serde_json::Value;
 use tollgate_base::Error;
 use tollgate_base::headers::X_MSE_CONSUMER;
 use tollgate_body::path::{self, PathValue};
-use tollgate_body::{JsonBodyError, JsonDocument, Request};
+use tollgate_body::{JsonBodyError, Request};
 use tollgate_observe::Record;
 use tollgate_observe::conversation::SESSION_HEADERS;
 use tollgate_plugin::Exchange;
 
 use super::attribute::{Attribute, ValueSource, header, is_nothing, typed};
 use super::config::{Config, SpanSource};
-use crate::answer_watch::{Weight, bounded, header_text};
+use crate::answer_watch::{self, Prose, bounded, header_text};
 use crate::token_usage;
 
 /// Name and size of the limit on request bodies that are read.
@@ -67,7 +67,7 @@ pub(super) fn api_route(route: &str) -> Option<&str> {
     Some(end.map_or(route, |end| route.get(..third + 1 + end).unwrap_or(route)))
 }
 
-/// Reads and notes the body, if it is one to be read; returns how much text it asks the model to read.
+/// Reads and notes the body, if it is one to be read; returns the texts that it asks the model to read.
 ///
 /// # Errors
 /// The body could not be read, or is larger than anybody may buffer.
@@ -75,9 +75,9 @@ pub(super) async fn body(
     config: &Config,
     exchange: &mut Exchange,
     request: &mut Request,
-) -> Result<Weight, Error> {
+) -> Result<Prose, Error> {
     if !is_readable(request) {
-        return Ok(Weight::default());
+        return Ok(Prose::default());
     }
     exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);
     let path = request.uri().path().to_owned();
@@ -87,16 +87,19 @@ pub(super) async fn body(
         Err(JsonBodyError::NotJson(_)) => {
             let text = body.as_bytes().cloned().unwrap_or_default();
             note(config, &exchange.record, &path, |at| path::get(&text, at));
-            return Ok(Weight::default());
+            return Ok(Prose::default());
         }
         Err(JsonBodyError::Unread(error)) => return Err(error),
     }
     let Some(document) = request.body().as_json() else {
-        return Ok(Weight::default());
+        return Ok(Prose::default());
     };
     exchange.record.turn.borrow_mut().body(document);
     note(config, &exchange.record, &path, |at| document.get(at));
-    Ok(weight(document))
+    Ok(Prose::of_document(
+        document,
+        answer_watch::is_countable(&exchange.record),
+    ))
 }
 
 fn note<'b>(
@@ -174,11 +177,6 @@ pub(super) fn spans(
             record.set_span_tag(span.key.clone(), kept);
         }
     }
-}
-
-/// How much text the model is to read.
-fn weight(document: &JsonDocument) -> Weight {
-    Weight::of_json(document.as_str().as_bytes())
 }
 
 fn is_readable(request: &Request) -> bool {

@@ -25,7 +25,7 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
         overrides(config, record, &mut record.usage.borrow_mut());
     }
     if state.estimable {
-        answer.watch.estimate(record, state.asked);
+        answer.watch.supply(record, &state.asked);
     }
     if !answer.wanted {
         return;

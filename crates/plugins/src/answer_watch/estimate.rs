@@ -42,22 +42,10 @@ impl Weight {
     fn with_place(json: &[u8]) -> (Self, Option<Range<usize>>) {
         let mut weight = Self::default();
         let mut texts = Texts::None;
-        let mut is_text = false;
-        let mut from = 0;
-        while let Some(open) = json.get(from..).and_then(|rest| memchr(b'"', rest)) {
-            let start = from + open + 1;
-            let Some(inside) = json.get(start..) else { break };
-            let (string, behind) = inside.split_at(string_length(inside));
-            let end = start + string.len();
-            from = end + 1;
-            let after = behind.get(1..).unwrap_or_default();
-            if after.trim_ascii_start().starts_with(b":") {
-                is_text = TEXT_KEYS.contains(&string);
-            } else if is_text && !string.is_empty() {
-                weight.add(string);
-                texts.add(start..end);
-            }
-        }
+        each_text(json, |place| {
+            weight.add(json.get(place.clone()).unwrap_or_default());
+            texts.add(place);
+        });
         (weight, texts.only())
     }
 
@@ -128,6 +116,41 @@ impl Texts {
             Self::One(place) => Some(place),
             Self::None | Self::Several => None,
         }
+    }
+}
+
+/// Shows where the texts in `json` lie, without their quotes. Broken JSON gives what can be read of it.
+pub(super) fn each_text(json: &[u8], mut text: impl FnMut(Range<usize>)) {
+    let mut is_text = false;
+    each_string(json, |place, string, is_key| {
+        if is_key {
+            is_text = TEXT_KEYS.contains(&string);
+        } else if is_text && !string.is_empty() {
+            text(place);
+        }
+    });
+}
+
+/// How many members of this name `json` has, in any depth.
+pub(super) fn members(json: &[u8], name: &[u8]) -> u64 {
+    let mut found = 0;
+    each_string(json, |_, string, is_key| {
+        found += u64::from(is_key && string == name)
+    });
+    found
+}
+
+/// Shows each string in `json`: where it lies, what it is, and whether it is a member's name.
+fn each_string<'j>(json: &'j [u8], mut show: impl FnMut(Range<usize>, &'j [u8], bool)) {
+    let mut from = 0;
+    while let Some(open) = json.get(from..).and_then(|rest| memchr(b'"', rest)) {
+        let start = from + open + 1;
+        let Some(inside) = json.get(start..) else { break };
+        let (string, behind) = inside.split_at(string_length(inside));
+        let end = start + string.len();
+        from = end + 1;
+        let after = behind.get(1..).unwrap_or_default();
+        show(start..end, string, after.trim_ascii_start().starts_with(b":"));
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod estimate;
 mod inflate;
+mod prose;
 mod template;
 mod whole;
 
@@ -23,6 +24,7 @@ use tollgate_observe::Record;
 
 pub(crate) use estimate::Weight;
 use inflate::Inflating;
+pub(crate) use prose::Prose;
 use template::Template;
 use whole::Whole;
 
@@ -57,8 +59,8 @@ pub(crate) struct Watch {
     pub(crate) is_good: bool,
     pub(crate) reading: Reading,
     pub(crate) chat_id: Option<String>,
-    /// Text of the answer.
-    said: Weight,
+    /// Texts of the answer.
+    said: Prose,
     whole: Whole,
     template: Template,
     events: u32,
@@ -86,6 +88,10 @@ impl Watch {
             number: usage.answers,
             streamed,
             is_good,
+            said: match streamed && is_good {
+                true => Prose::of_stream(is_countable(record)),
+                false => Prose::default(),
+            },
             ..Self::default()
         }
     }
@@ -102,12 +108,12 @@ impl Watch {
     pub(crate) fn event<'d>(&mut self, record: &Record, data: &'d [u8]) -> Shape<'d> {
         if let Some(text) = self.template.fill(data) {
             // The event that taught the template had a text: the first token has come.
-            self.said.add(text);
+            self.said.text(text);
             return Shape::Same(with_quotes(data, text));
         }
         self.events = self.events.saturating_add(1);
         let (weight, place) = Weight::of_event(data);
-        self.said += weight;
+        self.said.event(data, weight);
         let is_plain = self.fresh(record, data, !weight.is_empty());
         let place = place.filter(|_| is_plain);
         let is_learnt = self.template.learn(data, place.clone());
@@ -130,6 +136,7 @@ impl Watch {
             }
             if usage.model.is_none() && self.is_current(&usage) {
                 usage.model = model(data);
+                self.unless_countable(record, usage.model.as_deref());
             }
         }
         if !self.reading.update(data) {
@@ -177,18 +184,31 @@ impl Watch {
             // One message has no opening event: what it says is the last word.
             usage.report(self.reading.tokens, false);
         } else {
-            self.said = Weight::of_json(&text);
+            self.said = Prose::of_answer(&text, is_countable(record));
         }
         text
     }
 
-    /// Estimates the tokens of an answer of the vendor that told none, or not all of them.
-    pub(crate) fn estimate(&self, record: &Record, asked: Weight) {
+    /// Nothing is kept to be counted for a model that nobody can count for.
+    fn unless_countable(&mut self, record: &Record, model: Option<&str>) {
+        if let (Some(vocabularies), Some(model)) = (record.vocabularies.get(), model)
+            && !vocabularies.knows(model)
+        {
+            self.said.give_up();
+        }
+    }
+
+    /// Counts or estimates the tokens of an answer of the vendor that told none, or not all of them.
+    pub(crate) fn supply(&self, record: &Record, asked: &Prose) {
         let mut usage = record.usage.borrow_mut();
         // What a plugin answered by itself cost no vendor's tokens.
-        if self.is_good && self.is_current(&usage) && record.attempts.get() > 0 {
-            usage.estimate(asked.tokens(), self.said.tokens());
+        if !usage.is_open() || !self.is_good || !self.is_current(&usage) || record.attempts.get() == 0 {
+            return;
         }
+        let vocabularies = record.vocabularies.get().map(AsRef::as_ref);
+        let (input, of_input) = asked.tokens(usage.model_name(), vocabularies);
+        let (output, of_output) = self.said.tokens(usage.model_name(), vocabularies);
+        usage.supply(input, output, of_input.max(of_output));
     }
 
     /// Whether what this answer tells is what the exchange cost: not an earlier one, nor one that a plugin made.
@@ -254,6 +274,11 @@ fn observe_compressed(
 /// Whether the tokens of the answer to `request` may be estimated.
 pub(crate) fn is_estimable(request: &Request) -> bool {
     request.method() == Method::POST && Api::of_path(request.uri().path()).is_some_and(spends_tokens)
+}
+
+/// Whether the configuration asks for counts where the vendor tells none.
+pub(crate) fn is_countable(record: &Record) -> bool {
+    record.vocabularies.get().is_some()
 }
 
 /// APIs whose answers cost tokens even where the vendor does not say how many.

@@ -17,7 +17,7 @@ use tollgate_observe::Record;
 use tollgate_plugin::Exchange;
 use tollgate_store::{Settlement, Store};
 
-use crate::answer_watch::{self, Observer, Watch, Weight};
+use crate::answer_watch::{self, Observer, Prose, Watch, Weight};
 use crate::table::ParseContext;
 
 /// Largest request body that is read for an estimate, in bytes; `ai-proxy` reads as much.
@@ -35,7 +35,7 @@ pub(crate) fn at_the_end(record: &Rc<Record>, response: &mut Response, spend: im
         if let Some(passing) = passing {
             let mut watch = passing.0.borrow_mut();
             drop(watch.finish(record));
-            watch.estimate(record, Weight::default());
+            watch.supply(record, &Prose::default());
         }
         let usage = record.usage.borrow();
         let tokens = usage

@@ -351,7 +351,10 @@ fn metrics() {
         bench.metrics.render(&mut page);
         let series = r#"route_upstream_model_consumer_metric_input_token{ai_route="r",ai_cluster="u",ai_model="m",ai_consumer="c"} 11"#;
         assert!(page.contains(series), "{page}");
-        assert!(page.contains("\ng 5\n") && page.contains("h_count 1"), "{page}");
+        assert!(
+            page.contains("\ng{} 5\n") && page.contains("\nh_count{} 1\n"),
+            "{page}"
+        );
     });
 }
 

@@ -1,0 +1,222 @@
+//! The texts of a request or an answer: how long they are, and they themselves where they may have to be counted.
+//!
+//! Counted are texts of models whose vocabulary is known, by a configuration that asks for it, up to a bound: counting
+//! takes the worker's time, and a stream's text is kept while it passes. Everything else is estimated from its length.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use tollgate_body::JsonDocument;
+use tollgate_observe::Vocabularies;
+use tollgate_observe::usage::Source;
+
+use super::estimate::{Weight, each_text, members};
+
+/// Longest JSON or text that is kept to be counted, in bytes.
+const COUNTED_LIMIT: usize = 32 * 1024;
+/// Tokens that OpenAI's chat format puts around a message, its role among them, and in front of the answer.
+const MESSAGE: u64 = 4;
+const PRIMING: u64 = 3;
+
+/// Texts that passed.
+#[derive(Debug, Default)]
+pub(crate) struct Prose {
+    weight: Weight,
+    kept: Kept,
+}
+
+/// What is kept of them.
+#[derive(Debug, Default)]
+enum Kept {
+    /// Nothing: they are estimated.
+    #[default]
+    Nothing,
+    /// JSON with texts in it.
+    Json(Bytes),
+    /// The inside of one JSON string, in pieces.
+    Stream(Vec<u8>),
+}
+
+impl Prose {
+    /// Those of a request; `countable`: the configuration asks for counts.
+    pub(crate) fn of_document(document: &JsonDocument, countable: bool) -> Self {
+        let weight = Weight::of_json(document.as_str().as_bytes());
+        let kept = match countable {
+            true => Kept::json(document.to_bytes()),
+            false => Kept::Nothing,
+        };
+        Self { weight, kept }
+    }
+
+    /// Those of a whole answer.
+    pub(super) fn of_answer(json: &Bytes, countable: bool) -> Self {
+        let kept = match countable {
+            true => Kept::json(json.clone()),
+            false => Kept::Nothing,
+        };
+        Self {
+            weight: Weight::of_json(json),
+            kept,
+        }
+    }
+
+    /// Those of a stream that begins.
+    pub(super) fn of_stream(countable: bool) -> Self {
+        Self {
+            weight: Weight::default(),
+            kept: match countable {
+                true => Kept::Stream(Vec::new()),
+                false => Kept::Nothing,
+            },
+        }
+    }
+
+    /// The inside of a string.
+    pub(super) fn text(&mut self, inside: &[u8]) {
+        self.weight.add(inside);
+        self.keep(inside);
+    }
+
+    /// An event's texts, weighed already.
+    pub(super) fn event(&mut self, data: &[u8], weight: Weight) {
+        self.weight += weight;
+        if !weight.is_empty() && matches!(self.kept, Kept::Stream(_)) {
+            each_text(data, |place| self.keep(data.get(place).unwrap_or_default()));
+        }
+    }
+
+    fn keep(&mut self, inside: &[u8]) {
+        let Kept::Stream(text) = &mut self.kept else {
+            return;
+        };
+        if text.len() + inside.len() > COUNTED_LIMIT {
+            self.kept = Kept::Nothing;
+            return;
+        }
+        text.extend_from_slice(inside);
+    }
+
+    /// The model is one that nobody can count for: nothing more is kept.
+    pub(super) fn give_up(&mut self) {
+        self.kept = Kept::Nothing;
+    }
+
+    /// How many tokens they are, and how that is known.
+    pub(super) fn tokens(&self, model: Option<&str>, vocabularies: Option<&Vocabularies>) -> (u64, Source) {
+        let counted = vocabularies.and_then(|vocabularies| self.kept.count(model?, vocabularies));
+        match counted {
+            Some(tokens) => (tokens, Source::Counted),
+            None => (self.weight.tokens(), Source::Estimated),
+        }
+    }
+}
+
+impl Kept {
+    fn json(text: Bytes) -> Self {
+        match text.len() {
+            0..=COUNTED_LIMIT => Self::Json(text),
+            _ => Self::Nothing,
+        }
+    }
+
+    fn count(&self, model: &str, vocabularies: &Vocabularies) -> Option<u64> {
+        let mut tokens = 0_u64;
+        match self {
+            Self::Nothing => return None,
+            Self::Stream(text) => tokens = vocabularies.count(model, &unescaped(text)?)?,
+            Self::Json(json) => {
+                let mut failed = false;
+                each_text(json, |place| {
+                    let text = json.get(place).and_then(unescaped);
+                    match text.and_then(|text| vocabularies.count(model, &text)) {
+                        Some(more) => tokens += more,
+                        None => failed = true,
+                    }
+                });
+                if failed {
+                    return None;
+                }
+                if members(json, b"messages") > 0 {
+                    tokens += members(json, b"role") * MESSAGE + PRIMING;
+                }
+            }
+        }
+        Some(tokens)
+    }
+}
+
+/// The text that the inside of a JSON string stands for; `None` where it is none.
+fn unescaped(inside: &[u8]) -> Option<Cow<'_, str>> {
+    let text = std::str::from_utf8(inside).ok()?;
+    if !text.contains('\\') {
+        return Some(Cow::Borrowed(text));
+    }
+    serde_json::from_str(&format!("\"{text}\"")).ok().map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(pieces: &[&str]) -> Prose {
+        let mut said = Prose::of_stream(true);
+        for piece in pieces {
+            said.text(piece.as_bytes());
+        }
+        said
+    }
+
+    #[test]
+    fn what_a_known_model_said_is_counted_as_one_text() {
+        let vocabularies = Vocabularies::load().unwrap();
+        let tokens = |said: &Prose, model| said.tokens(model, Some(&vocabularies));
+        // Pieces do not count: "tiktoken" comes in two.
+        let said = stream(&["tik", "token is ", "great!"]);
+        assert_eq!(tokens(&said, Some("gpt-4o")), (6, Source::Counted));
+        let escaped = stream(&["\\u304a\\u8a95\\u751f\\u65e5", "おめでとう"]);
+        assert_eq!(tokens(&escaped, Some("gpt-4o")), (8, Source::Counted));
+        let event = r#"{"choices":[{"delta":{"content":"tiktoken is great!"}}]}"#;
+        let mut said = Prose::of_stream(true);
+        said.event(event.as_bytes(), Weight::of_event(event.as_bytes()).0);
+        assert_eq!(tokens(&said, Some("gpt-4o")), (6, Source::Counted));
+        assert_eq!(tokens(&said, Some("qwen-max")), (5, Source::Estimated));
+        assert_eq!(tokens(&said, None), (5, Source::Estimated));
+        assert_eq!(said.tokens(Some("gpt-4o"), None), (5, Source::Estimated));
+        said.give_up();
+        assert_eq!(tokens(&said, Some("gpt-4o")), (5, Source::Estimated));
+    }
+
+    #[test]
+    fn messages_cost_what_is_around_them_too() {
+        let vocabularies = Vocabularies::load().unwrap();
+        let asked = |json: &str| {
+            let document = JsonDocument::parse(Bytes::from(json.to_owned())).unwrap();
+            Prose::of_document(&document, true).tokens(Some("gpt-4"), Some(&vocabularies))
+        };
+        let great = "tiktoken is great!";
+        let chat = format!(
+            r#"{{"messages":[{{"role":"system","content":"{great}"}},{{"role":"user","content":[{{"type":"text","text":"{great}"}}]}}]}}"#
+        );
+        assert_eq!(asked(&chat), (6 + 6 + 2 * 4 + 3, Source::Counted));
+        assert_eq!(
+            asked(&format!(r#"{{"input":["{great}","{great}"]}}"#)),
+            (12, Source::Counted)
+        );
+    }
+
+    #[test]
+    fn nothing_long_or_broken_is_counted() {
+        let vocabularies = Vocabularies::load().unwrap();
+        let source = |said: &Prose| said.tokens(Some("gpt-4o"), Some(&vocabularies)).1;
+        let piece = "a ".repeat(COUNTED_LIMIT / 4);
+        assert_eq!(source(&stream(&[&piece, &piece])), Source::Counted);
+        let long = stream(&[&piece, &piece, "a"]);
+        assert_eq!(
+            long.tokens(Some("gpt-4o"), Some(&vocabularies)),
+            (8193, Source::Estimated)
+        );
+        let json = Bytes::from(format!(r#"{{"content":"{piece}{piece}"}}"#));
+        assert_eq!(source(&Prose::of_answer(&json, true)), Source::Estimated);
+        assert_eq!(source(&stream(&["\\ud8", "\\q"])), Source::Estimated);
+    }
+}
