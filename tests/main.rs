@@ -10,6 +10,8 @@ mod admin;
 #[cfg(test)]
 mod ai_statistics;
 #[cfg(test)]
+mod auth_family;
+#[cfg(test)]
 mod bad_documents;
 #[cfg(test)]
 mod bad_requests;

@@ -21,6 +21,44 @@ pub(crate) enum Ask<C> {
     Only(Arc<C>, Allow),
 }
 
+impl<C> Ask<C> {
+    /// The consumers whose credentials are asked for; `None`: nothing is.
+    pub(crate) fn consumers(&self) -> Option<&Arc<C>> {
+        match self {
+            Self::Nothing(_) => None,
+            Self::Anyone(consumers) | Self::Only(consumers, _) => Some(consumers),
+        }
+    }
+
+    /// Whether the rule lets in somebody whose credentials are good; `None` for credentials that belong to nobody in
+    /// particular.
+    pub(crate) fn lets_in(&self, consumer: Option<&str>, empty: EmptyList) -> bool {
+        let Self::Only(_, allow) = self else {
+            return true;
+        };
+        match consumer {
+            None => allow.is_empty(),
+            Some(_) if allow.is_empty() => empty == EmptyList::Everybody,
+            Some(name) => allow.contains(name),
+        }
+    }
+
+    /// Whether a request that is known to come from this consumer gets past; for lists of what a caller may use. Only a
+    /// name shows that credentials were good.
+    pub(crate) fn admits(&self, consumer: Option<&str>, empty: EmptyList) -> bool {
+        self.consumers().is_none() || (consumer.is_some() && self.lets_in(consumer, empty))
+    }
+}
+
+/// Whom a rule's list without names lets in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EmptyList {
+    /// None of those that have a name.
+    Nobody,
+    /// All whose credentials are good.
+    Everybody,
+}
+
 /// Names of consumers that a rule lets in.
 #[derive(Debug, Default)]
 pub(crate) struct Allow(HashSet<Box<str>>);

@@ -16,15 +16,20 @@ mod ai_statistics;
 mod ai_token_ratelimit;
 mod answer_watch;
 mod auth_rules;
+mod bot_detect;
 mod chatgpt_proxy;
 mod cluster_key_rate_limit;
+mod consumers;
+mod cors;
 mod credentials;
 mod go_json;
+mod ip_restriction;
 mod key_auth;
 mod key_rate_limit;
 mod limits;
 mod local_reply;
 mod model_list;
+mod network;
 mod query;
 mod request_block;
 mod rounds;
@@ -34,6 +39,7 @@ mod strict;
 #[cfg(test)]
 mod test_chain;
 mod token_usage;
+mod whole_match;
 
 #[cfg(test)]
 mod testing;

@@ -2,6 +2,7 @@
 //!
 //! For plugins that decide who gets in: there a value that was meant otherwise must not be bent into something.
 
+use http::StatusCode;
 use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
 
@@ -48,6 +49,18 @@ impl<'a> Strict<'a> {
             Value::String(text) => text.trim().parse().ok(),
             other => other.as_i64(),
         })
+    }
+
+    /// The status of an answer; `default` where it is absent.
+    pub(crate) fn status(self, name: &str, default: StatusCode) -> Result<StatusCode, ConfigError> {
+        let Some(written) = self.integer(name)? else {
+            return Ok(default);
+        };
+        let code = u16::try_from(written)
+            .ok()
+            .filter(|code| (200..600).contains(code));
+        code.and_then(|code| StatusCode::from_u16(code).ok())
+            .ok_or_else(|| ConfigError::new(name, "must be a status from 200 to 599"))
     }
 
     /// The entries of a list; empty where it is absent.

@@ -15,8 +15,8 @@ use tollgate_store::Stores;
 
 use crate::{
     ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
-    ai_statistics, ai_token_ratelimit, chatgpt_proxy, cluster_key_rate_limit, key_auth, key_rate_limit,
-    model_list, request_block,
+    ai_statistics, ai_token_ratelimit, bot_detect, chatgpt_proxy, cluster_key_rate_limit, cors,
+    ip_restriction, key_auth, key_rate_limit, model_list, request_block,
 };
 
 /// One built-in plugin.
@@ -291,6 +291,15 @@ pub static ROWS: &[Row] = &[
         doc: "Limits tokens a second, minute, hour or day by header, parameter, cookie, consumer or address.",
     },
     Row {
+        name: "bot-detect",
+        phase: Phase::Authz,
+        priority: 310,
+        parse: bot_detect::parse,
+        rules_inherit: false,
+        fields: bot_detect::FIELDS,
+        doc: "Keeps crawlers out by what they call themselves.",
+    },
+    Row {
         name: "chatgpt-proxy",
         phase: Phase::Authz,
         priority: 1,
@@ -307,6 +316,24 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: &cluster_key_rate_limit::FIELDS,
         doc: "Limits requests by header, parameter, cookie, consumer or address, over all gateways that share a Redis.",
+    },
+    Row {
+        name: "cors",
+        phase: Phase::Authz,
+        priority: 340,
+        parse: cors::parse,
+        rules_inherit: false,
+        fields: cors::FIELDS,
+        doc: "Says which pages of other origins may ask, and answers browsers' preflights.",
+    },
+    Row {
+        name: "ip-restriction",
+        phase: Phase::Authn,
+        priority: 210,
+        parse: ip_restriction::parse,
+        rules_inherit: false,
+        fields: ip_restriction::FIELDS,
+        doc: "Lets in, or keeps out, by the client's address.",
     },
     Row {
         name: "key-auth",

@@ -1,18 +1,17 @@
 //! Consumers and their keys (plugins spec §1.1), compiled so that a request costs one look-up for each place.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
 use http::HeaderName;
-use serde_json::Value;
 use tollgate_base::ConfigError;
 use tollgate_body::Request;
 use tollgate_plugin::Exchange;
 
 use super::place::Place;
 use crate::auth_rules::Reader;
-use crate::credentials::{CredentialIndex, consumer_name};
+use crate::consumers::{Names, TWICE, holders, text};
+use crate::credentials::CredentialIndex;
 use crate::strict::Strict;
 use crate::table::{Field, ParseContext};
 
@@ -31,7 +30,7 @@ pub(super) struct Keys {
     index: CredentialIndex<u32>,
     /// In the order of the document, which decides when a request carries keys of several.
     holders: Vec<Holder>,
-    names: HashSet<Arc<str>>,
+    names: Names,
     /// All places, each once.
     places: Vec<Place>,
     /// Which places count together; most configs have one such set.
@@ -77,52 +76,35 @@ impl Keys {
     }
 
     fn parse(fields: Strict<'_>, context: &ParseContext) -> Result<Self, ConfigError> {
-        let consumers = fields.list("consumers")?;
-        let anonymous = fields.texts("credentials")?;
-        if fields.has("consumers") && fields.has("credentials") {
-            return Err(ConfigError::new("credentials", "cannot stand next to consumers"));
-        }
         let mut keys = Self {
-            index: CredentialIndex::with_capacity(consumers.len() + anonymous.len()),
-            holders: Vec::with_capacity(consumers.len()),
-            names: HashSet::with_capacity(consumers.len()),
+            index: CredentialIndex::with_capacity(fields.list("consumers")?.len()),
+            holders: Vec::new(),
+            names: Names::default(),
             places: Vec::new(),
             sets: Vec::new(),
             realm: DEFAULT_REALM.into(),
         };
-        if fields.has("consumers") {
-            let common = match fields.has("keys") {
-                true => Some(keys.set_of(fields, None)?),
-                false => None,
-            };
-            for (index, consumer) in consumers.iter().enumerate() {
-                keys.add_consumer(consumer, common, context)
-                    .map_err(|fault| fault.within(&format!("consumers[{index}]")))?;
-            }
-        } else if fields.has("credentials") {
+        let mut common = None;
+        if fields.has("credentials") && !fields.has("consumers") {
             keys.realm = fields.text("realm")?.unwrap_or(DEFAULT_REALM).into();
             let set = keys.set_of(fields, Some(Original::Last))?;
             keys.holders.push(Holder { name: None, set });
-            for (index, credential) in anonymous.iter().enumerate() {
-                keys.add_credential(&format!("credentials[{index}]"), credential, 0)?;
-            }
-        } else {
-            return Err(ConfigError::new(
-                "consumers",
-                "consumers or credentials are required",
-            ));
+        } else if fields.has("keys") {
+            common = Some(keys.set_of(fields, None)?);
         }
+        keys.names = holders(fields, context, |name, entry| match name {
+            Some(name) => keys.add_consumer(name, Strict::of(entry)?, common),
+            None => keys.add_credential("", text(entry)?, 0),
+        })?;
         Ok(keys)
     }
 
     fn add_consumer(
         &mut self,
-        consumer: &Value,
+        name: Arc<str>,
+        fields: Strict<'_>,
         common: Option<usize>,
-        context: &ParseContext,
     ) -> Result<(), ConfigError> {
-        let fields = Strict::of(consumer)?;
-        let name = consumer_name(fields.required("name")?)?;
         let set = match (fields.has("keys"), common) {
             (true, _) => self.set_of(fields, Some(Original::First))?,
             (false, Some(common)) => common,
@@ -135,10 +117,6 @@ impl Keys {
         };
         let order = u32::try_from(self.holders.len())
             .map_err(|_| ConfigError::new("", "there are too many consumers"))?;
-        if !self.names.insert(name.clone()) {
-            let text = format!("another consumer is called {name:?} too: its keys are the same consumer's");
-            context.warn(ConfigError::new("name", text).within(&format!("consumers[{order}]")));
-        }
         self.holders.push(Holder {
             name: Some(name),
             set,
@@ -167,7 +145,7 @@ impl Keys {
         }
         match self.index.insert(credential.as_bytes(), order) {
             true => Ok(()),
-            false => Err(ConfigError::new(field, "the same credential stands here twice")),
+            false => Err(ConfigError::new(field, TWICE)),
         }
     }
 

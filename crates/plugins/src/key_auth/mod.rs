@@ -19,7 +19,7 @@ use tollgate_base::{ConfigError, Error};
 use tollgate_body::{Request, Response};
 use tollgate_plugin::{Exchange, Next, Plugin};
 
-use crate::auth_rules::Ask;
+use crate::auth_rules::{Ask, EmptyList};
 use crate::credentials::recognised;
 use crate::local_reply::{answer, with_header};
 use crate::table::ParseContext;
@@ -49,9 +49,8 @@ impl Plugin for KeyAuth {
         mut request: Request,
         next: Next<'_>,
     ) -> Result<Response, Error> {
-        let keys = match &self.ask {
-            Ask::Nothing(_) => return next.run(exchange, request).await,
-            Ask::Anyone(keys) | Ask::Only(keys, _) => keys,
+        let Some(keys) = self.ask.consumers() else {
+            return next.run(exchange, request).await;
         };
         let Some(holder) = keys.find(exchange, &request) else {
             let details = "Request denied by Key Auth check. Invalid API key";
@@ -63,27 +62,16 @@ impl Plugin for KeyAuth {
         if let Some(consumer) = consumer {
             recognised(exchange, &mut request, consumer);
         }
-        if let Ask::Only(_, allow) = &self.ask {
-            let is_in = match consumer {
-                Some(consumer) => allow.contains(consumer),
-                // Keys without a name: an empty list means all of them.
-                None => allow.is_empty(),
-            };
-            if !is_in {
-                let details = "Request denied by Key Auth check. Unauthorized consumer";
-                let refusal = answer(exchange, StatusCode::FORBIDDEN, details, "");
-                let challenge = format!("Basic realm={}", keys.realm);
-                return Ok(with_header(refusal, WWW_AUTHENTICATE, &challenge));
-            }
+        if !self.ask.lets_in(consumer.map(|name| &**name), EmptyList::Nobody) {
+            let details = "Request denied by Key Auth check. Unauthorized consumer";
+            let refusal = answer(exchange, StatusCode::FORBIDDEN, details, "");
+            let challenge = format!("Basic realm={}", keys.realm);
+            return Ok(with_header(refusal, WWW_AUTHENTICATE, &challenge));
         }
         next.run(exchange, request).await
     }
 
     fn admits(&self, consumer: Option<&str>) -> bool {
-        match &self.ask {
-            Ask::Nothing(_) => true,
-            Ask::Anyone(_) => consumer.is_some(),
-            Ask::Only(_, allow) => consumer.is_some_and(|name| allow.contains(name)),
-        }
+        self.ask.admits(consumer, EmptyList::Nobody)
     }
 }

@@ -10,8 +10,9 @@ use tollgate_body::Request;
 use tollgate_llm::lenient::{Fields, text_of};
 use tollgate_plugin::Exchange;
 
-use super::source::{Matcher, Network, Source};
+use super::source::{Matcher, Source};
 use super::window::UNITS;
+use crate::network::Network;
 use crate::table::ParseContext;
 
 /// How a plugin's rules are written.

@@ -1,7 +1,6 @@
 //! Where the value comes from that a request is counted for, and which values a limit is for.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 
 use http::HeaderName;
 use http::header::COOKIE;
@@ -9,6 +8,8 @@ use regex::Regex;
 use tollgate_base::headers::X_MSE_CONSUMER;
 use tollgate_body::Request;
 use tollgate_plugin::Exchange;
+
+use crate::network::{Network, address};
 
 /// Where a value comes from.
 #[derive(Debug)]
@@ -85,21 +86,6 @@ fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
         .filter(|value| !value.is_empty())
 }
 
-/// An address, with or without a port.
-fn address(text: &str) -> Option<IpAddr> {
-    let bare = || text.parse::<IpAddr>().ok();
-    let with_port = || {
-        text.parse::<std::net::SocketAddr>()
-            .ok()
-            .map(|address| address.ip())
-    };
-    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    bare()
-        .or_else(with_port)
-        .or_else(bracketed)
-        .map(|ip| ip.to_canonical())
-}
-
 /// Which values a limit is for.
 #[derive(Debug)]
 pub(crate) enum Matcher {
@@ -121,81 +107,9 @@ impl Matcher {
     }
 }
 
-/// Addresses that begin alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Network {
-    base: IpAddr,
-    bits: u32,
-}
-
-impl Network {
-    /// `1.2.3.4`, `1.2.3.0/24`, `::1`, `fd00::/8`.
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (ip, bits) = text
-            .split_once('/')
-            .map_or((text, None), |(ip, bits)| (ip, Some(bits)));
-        let written: IpAddr = ip.trim().parse().ok()?;
-        let whole = |ip: IpAddr| if ip.is_ipv4() { 32 } else { 128 };
-        let bits: u32 = match bits {
-            None => whole(written),
-            Some(text) => text.trim().parse().ok().filter(|bits| *bits <= whole(written))?,
-        };
-        let base = written.to_canonical();
-        // An IPv4 network written in IPv6.
-        let bits = match whole(written) - whole(base) {
-            0 => bits,
-            surplus => bits.checked_sub(surplus)?,
-        };
-        Some(Self { base, bits })
-    }
-
-    pub(crate) fn contains(self, ip: IpAddr) -> bool {
-        let differs = match (self.base, ip.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(ip)) => u128::from(base.to_bits() ^ ip.to_bits()) << 96,
-            (IpAddr::V6(base), IpAddr::V6(ip)) => base.to_bits() ^ ip.to_bits(),
-            _ => return false,
-        };
-        differs.leading_zeros() >= self.bits
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn networks() {
-        let network = |text: &str| Network::parse(text).unwrap();
-        let contains = |text: &str, ip: &str| network(text).contains(ip.parse().unwrap());
-        assert!(contains("10.1.0.0/16", "10.1.255.3") && !contains("10.1.0.0/16", "10.2.0.0"));
-        assert!(contains("0.0.0.0/0", "8.8.8.8") && !contains("0.0.0.0/0", "::2"));
-        assert!(contains("1.2.3.4", "1.2.3.4") && !contains("1.2.3.4", "1.2.3.5"));
-        assert!(contains("1.2.3.4", "::ffff:1.2.3.4"));
-        assert!(contains("::ffff:10.0.0.0/104", "10.9.9.9"));
-        assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe00::"));
-        for wrong in [
-            "",
-            "10.0.0.0/33",
-            "x",
-            "10.0.0.0/",
-            "::/129",
-            "10.0.0",
-            "10.0.0.0/-1",
-        ] {
-            assert_eq!(Network::parse(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
-    fn addresses_with_and_without_ports() {
-        for text in ["1.2.3.4", "1.2.3.4:80", "::ffff:1.2.3.4", "[::ffff:1.2.3.4]:80"] {
-            assert_eq!(address(text).unwrap().to_string(), "1.2.3.4", "{text}");
-        }
-        assert_eq!(address("[::1]").unwrap().to_string(), "::1");
-        for wrong in ["", "unknown", "1.2.3", "_hidden", "[::1", "1.2.3.4:x"] {
-            assert_eq!(address(wrong), None, "{wrong}");
-        }
-    }
 
     #[test]
     fn parameters_are_decoded_as_forms_are() {

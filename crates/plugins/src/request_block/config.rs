@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use http::StatusCode;
-use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
+use regex::bytes::{Regex, RegexBuilder, RegexSet};
 use serde_json::Value;
 use tollgate_base::ConfigError;
 use tollgate_body::Request;
@@ -13,6 +13,7 @@ use tollgate_plugin::Exchange;
 use super::spellings;
 use crate::strict::Strict;
 use crate::table::Field;
+use crate::whole_match::whole_matches;
 
 /// One config.
 pub(super) struct Block {
@@ -34,14 +35,18 @@ impl Block {
         bodies.extend(texts(fields, "block_bodys")?);
         let exact = texts(fields, "block_exact_urls")?.into_iter();
         let block = Self {
-            code: code(fields)?,
+            code: fields.status("blocked_code", StatusCode::FORBIDDEN)?,
             message: Bytes::from(fields.text("blocked_message")?.unwrap_or_default().to_owned()),
             is_case_sensitive,
             urls: any_of(&texts(fields, "block_urls")?, is_case_sensitive, "block_urls")?,
             exact: exact
                 .map(|url| folded(url.as_bytes(), is_case_sensitive))
                 .collect(),
-            patterns: patterns(&texts(fields, "block_regexp_urls")?, is_case_sensitive)?,
+            patterns: whole_matches(
+                &texts(fields, "block_regexp_urls")?,
+                is_case_sensitive,
+                "block_regexp_urls",
+            )?,
             headers: any_of(
                 &texts(fields, "block_headers")?,
                 is_case_sensitive,
@@ -109,15 +114,6 @@ impl Block {
     }
 }
 
-fn code(fields: Strict<'_>) -> Result<StatusCode, ConfigError> {
-    let written = fields.integer("blocked_code")?.unwrap_or(403);
-    let code = u16::try_from(written)
-        .ok()
-        .filter(|code| (200..600).contains(code));
-    code.and_then(|code| StatusCode::from_u16(code).ok())
-        .ok_or_else(|| ConfigError::new("blocked_code", "must be a status from 200 to 599"))
-}
-
 /// The texts of a list; an empty one would block everything.
 fn texts<'a>(fields: Strict<'a>, name: &str) -> Result<Vec<&'a str>, ConfigError> {
     let texts = fields.texts(name)?;
@@ -146,32 +142,6 @@ fn any_of(texts: &[&str], is_case_sensitive: bool, field: &str) -> Result<Option
         .build()
         .map(Some)
         .map_err(|_| ConfigError::new(field, "the texts are too long altogether"))
-}
-
-/// Matches URLs that one of these expressions matches from end to end.
-fn patterns(expressions: &[&str], is_case_sensitive: bool) -> Result<Option<RegexSet>, ConfigError> {
-    if expressions.is_empty() {
-        return Ok(None);
-    }
-    let mut whole = Vec::with_capacity(expressions.len());
-    for (index, expression) in expressions.iter().enumerate() {
-        // By itself, so that no parenthesis of it reaches outside.
-        let ascii = format!("(?s-u){expression}");
-        match Regex::new(&ascii) {
-            Ok(_) => whole.push(format!("^(?s-u:{expression})$")),
-            Err(_) => {
-                Regex::new(expression).map_err(|cause| {
-                    ConfigError::new(format!("block_regexp_urls[{index}]"), cause.to_string())
-                })?;
-                whole.push(format!("^(?s:{expression})$"));
-            }
-        }
-    }
-    RegexSetBuilder::new(whole)
-        .case_insensitive(!is_case_sensitive)
-        .build()
-        .map(Some)
-        .map_err(|cause| ConfigError::new("block_regexp_urls", cause.to_string()))
 }
 
 const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {

@@ -1,0 +1,189 @@
+//! The plugins that let in or keep out, through the binary: signatures, passwords, addresses, origins and crawlers; what
+//! the vendor and the log get to see of a credential, and what a mistake does.
+
+use http::{HeaderName, HeaderValue, Method, Request};
+use serde_json::Value;
+use tollgate_mock_llm::{Handle, Options};
+use tollgate_testkit::client::{Answer, get, send};
+use tollgate_testkit::process::Gateway;
+
+use crate::support::{Sight, bridge, documents, gateway, ingress, mock, verbose_log, wasm_plugin};
+
+/// Routes `/NAME` with nothing but these plugins and the log.
+fn start(mock: &Handle, routes: &[&str], plugins: &[String]) -> Gateway {
+    let mut parts = vec![bridge(&[("mock", mock.addr())]), verbose_log()];
+    for name in routes {
+        parts.push(ingress(name, &format!("/{name}"), "mock.static", &[]));
+    }
+    parts.extend_from_slice(plugins);
+    let text = documents(&parts);
+    gateway().file("scene.yaml", &text).unwrap().go().unwrap()
+}
+
+fn plugin(name: &str, phase: &str, priority: i32, spec: &str) -> String {
+    wasm_plugin(name, spec)
+        .replace("UNSPECIFIED_PHASE", phase)
+        .replace("priority: 100", &format!("priority: {priority}"))
+}
+
+fn request(method: Method, path: &str, headers: &[(&str, &str)]) -> Request<bytes::Bytes> {
+    let mut request = get(path);
+    *request.method_mut() = method;
+    for (name, value) in headers {
+        let name = HeaderName::try_from(*name).unwrap();
+        request
+            .headers_mut()
+            .append(name, HeaderValue::from_str(value).unwrap());
+    }
+    request
+}
+
+/// The answer and the log line of a request; where it came through, the mock has answered 404.
+async fn ask(gateway: &Gateway, id: &str, mut request: Request<bytes::Bytes>) -> (Answer, Value) {
+    request
+        .headers_mut()
+        .insert("x-request-id", HeaderValue::from_str(id).unwrap());
+    let answer = send(gateway.http, request).await.unwrap();
+    (answer, gateway.line_of(id))
+}
+
+#[tokio::test]
+async fn addresses_by_connection_and_by_header() {
+    let mock = mock(Options::default());
+    let rules = "  matchRules:\n\
+        \x20 - ingress: [here]\n    config: { allow: [127.0.0.0/8] }\n\
+        \x20 - ingress: [elsewhere]\n    config: { deny: [\"127.0.0.1\"], status: 401, message: \"not \\\"here\\\"\" }\n\
+        \x20 - ingress: [proxied]\n    config: { ip_source_type: header, allow: [10.0.0.0/8] }\n\
+        \x20 - ingress: [broken]\n    config: { allow: [10.0.0.0/33] }\n";
+    let routes = ["here", "elsewhere", "proxied", "broken", "free"];
+    let gateway = start(&mock, &routes, &[plugin("ip-restriction", "AUTHN", 210, rules)]);
+    let said = gateway
+        .errors
+        .wait_for(|line| line.contains("10.0.0.0/33"))
+        .unwrap();
+    assert!(said.contains("allow[0]"), "{said}");
+
+    let forged = [("x-forwarded-for", "10.0.0.1")];
+    for (number, (path, headers, status, details)) in [
+        ("/here", &forged[..], 404, "via_upstream"),
+        ("/elsewhere", &forged[..], 401, "key-auth.ip_denied"),
+        ("/proxied", &forged[..], 404, "via_upstream"),
+        // What the gateway itself adds: the connection's other end.
+        ("/proxied", &[][..], 403, "key-auth.ip_not_allowed"),
+        (
+            "/proxied",
+            &[("x-forwarded-for", "unknown")][..],
+            403,
+            "key-auth.get_ip_failed",
+        ),
+        ("/broken", &[][..], 500, "plugin_unavailable"),
+        ("/free", &[][..], 404, "via_upstream"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (answer, line) = ask(
+            &gateway,
+            &format!("ip-{number}"),
+            request(Method::GET, path, headers),
+        )
+        .await;
+        assert_eq!(
+            (answer.status.as_u16(), line["details"].as_str()),
+            (status, Some(details)),
+            "{path}"
+        );
+        if status == 401 {
+            assert_eq!(answer.json()["message"], "not \"here\"");
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_and_their_preflights() {
+    let mock = mock(Options::default());
+    let config = "  defaultConfig:\n    allow_origin_patterns: [\"https://*.a.com\"]\n    allow_methods: [GET]\n    \
+        allow_credentials: true\n";
+    let gateway = start(&mock, &["api"], &[plugin("cors", "AUTHZ", 340, config)]);
+    let evil = [("origin", "https://x.a.com.evil")];
+    let (refused, line) = ask(&gateway, "evil", request(Method::GET, "/api", &evil)).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.text().as_str()),
+        (403, "Invalid CORS request")
+    );
+    assert_eq!(
+        (refused.header("content-type"), &line["details"]),
+        ("text/plain", &"cors.forbidden".into())
+    );
+    let preflight = [
+        ("origin", "https://x.a.com"),
+        ("access-control-request-method", "GET"),
+    ];
+    let (answer, line) = ask(
+        &gateway,
+        "preflight",
+        request(Method::OPTIONS, "/api", &preflight),
+    )
+    .await;
+    assert_eq!((answer.status.as_u16(), answer.text().as_str()), (200, ""));
+    assert_eq!(answer.header("access-control-allow-origin"), "https://x.a.com");
+    assert_eq!(line["details"], "cores.preflight");
+    assert!(mock.requests().is_empty());
+    let (answer, _) = ask(&gateway, "page", request(Method::GET, "/api", &preflight[..1])).await;
+    assert_eq!(answer.status.as_u16(), 404);
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    let host = gateway.http.to_string();
+    let own = [("host", host.as_str()), ("origin", &format!("http://{host}"))];
+    let (answer, _) = ask(&gateway, "own", request(Method::POST, "/api", &own)).await;
+    assert_eq!(
+        (
+            answer.status.as_u16(),
+            answer.header("access-control-allow-origin")
+        ),
+        (404, "")
+    );
+}
+
+#[tokio::test]
+async fn crawlers_and_lists_of_them() {
+    let mock = mock(Options::default());
+    let spec = "  defaultConfig: { blocked_code: 401, blocked_message: go away }\n  matchRules:\n\
+        \x20 - ingress: [open]\n    config: { allow: [\".*Googlebot.*\", Tailsweep], deny: [Go-Client] }\n\
+        \x20 - ingress: [broken]\n    config: { deny: [\"(\"] }\n";
+    let gateway = start(
+        &mock,
+        &["any", "open", "broken"],
+        &[plugin("bot-detect", "AUTHZ", 310, spec)],
+    );
+    let said = gateway
+        .errors
+        .wait_for(|line| line.contains("regex parse error"))
+        .unwrap();
+    assert!(said.contains("deny[0]"), "{said}");
+    let google = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)";
+    for (number, (path, agent, status)) in [
+        ("/any", google, 401),
+        ("/any", "BaiduMobaider/1.1.0", 401),
+        ("/any", "Mozilla/5.0 (X11; Linux x86_64)", 404),
+        ("/any", "Go-Client", 404),
+        ("/open", google, 404),
+        ("/open", "Tailsweep", 404),
+        ("/open", "Go-Client", 403),
+        ("/broken", "Go-Client", 500),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let headers = [("user-agent", agent)];
+        let (answer, _) = ask(
+            &gateway,
+            &format!("bot-{number}"),
+            request(Method::GET, path, &headers),
+        )
+        .await;
+        assert_eq!(answer.status.as_u16(), status, "{path} {agent}: {answer:?}");
+        if status == 401 {
+            assert_eq!(answer.text(), "go away");
+        }
+    }
+}
