@@ -36,6 +36,8 @@ mod document_002;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod ext_auth;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod key_auth;
@@ -71,6 +73,8 @@ mod support;
 mod timers;
 #[cfg(test)]
 mod tls_upstream;
+#[cfg(test)]
+mod tokens;
 #[cfg(test)]
 mod traces;
 #[cfg(test)]

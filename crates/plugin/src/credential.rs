@@ -18,15 +18,13 @@ pub enum CredentialPlace {
     Cookie(Arc<str>),
 }
 
-/// Takes what stands in these places out of the request.
-pub(crate) fn remove(places: &[CredentialPlace], request: &mut Request) {
-    for place in places {
-        match place {
-            CredentialPlace::Header(name) => {
-                request.headers_mut().remove(name);
-            }
-            CredentialPlace::Parameter(name) => remove_parameter(request, name),
-            CredentialPlace::Cookie(name) => remove_cookie(request, name),
+impl CredentialPlace {
+    /// Takes what stands here out of the request.
+    pub fn take_out(&self, request: &mut Request) {
+        match self {
+            Self::Header(name) => drop(request.headers_mut().remove(name)),
+            Self::Parameter(name) => remove_parameter(request, name),
+            Self::Cookie(name) => remove_cookie(request, name),
         }
     }
 }
@@ -98,11 +96,14 @@ mod tests {
             CredentialPlace::Parameter("apikey".into()),
             CredentialPlace::Cookie("token".into()),
         ];
-        remove(&places, &mut request);
+        let take_out = |places: &[CredentialPlace], request: &mut Request| {
+            places.iter().for_each(|place| place.take_out(request));
+        };
+        take_out(&places, &mut request);
         assert_eq!(request.uri(), "http://a/p?x=1&y=%20");
         assert_eq!(request.headers()["cookie"], "a=1; b=token");
         assert_eq!(request.headers().len(), 2);
-        remove(
+        take_out(
             &[
                 CredentialPlace::Cookie("a".into()),
                 CredentialPlace::Cookie("b".into()),
@@ -111,7 +112,7 @@ mod tests {
         );
         assert!(!request.headers().contains_key("cookie"));
         *request.uri_mut() = "http://a/p?apikey=s".parse().unwrap();
-        remove(&places, &mut request);
+        take_out(&places, &mut request);
         assert_eq!(request.uri(), "http://a/p");
     }
 }

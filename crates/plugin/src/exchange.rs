@@ -15,7 +15,7 @@ use tollgate_body::{Request, Response};
 use tollgate_observe::{Prices, Record, Spend};
 
 use crate::Link;
-use crate::credential::{self, CredentialPlace};
+use crate::credential::CredentialPlace;
 
 /// One request's context.
 #[derive(Debug)]
@@ -62,7 +62,9 @@ impl Exchange {
 
     /// Takes the credentials that authentication found out of the request: what follows is none of the gateway's.
     pub fn remove_credentials(&self, request: &mut Request) {
-        credential::remove(&self.credentials, request);
+        for place in &self.credentials {
+            place.take_out(request);
+        }
     }
 
     /// Says that what routing looked at has changed: before the next plugin the route is chosen again, and the

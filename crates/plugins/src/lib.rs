@@ -22,8 +22,12 @@ mod cluster_key_rate_limit;
 mod consumers;
 mod cors;
 mod credentials;
+mod ext_auth;
+mod framing;
 mod go_json;
 mod ip_restriction;
+mod jwt;
+mod jwt_auth;
 mod key_auth;
 mod key_rate_limit;
 mod limits;
@@ -35,6 +39,8 @@ mod request_block;
 mod rounds;
 #[cfg(test)]
 mod scene;
+mod simple_jwt_auth;
+mod spellings;
 mod strict;
 #[cfg(test)]
 mod test_chain;

@@ -15,8 +15,8 @@ use tollgate_store::Stores;
 
 use crate::{
     ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
-    ai_statistics, ai_token_ratelimit, bot_detect, chatgpt_proxy, cluster_key_rate_limit, cors,
-    ip_restriction, key_auth, key_rate_limit, model_list, request_block,
+    ai_statistics, ai_token_ratelimit, bot_detect, chatgpt_proxy, cluster_key_rate_limit, cors, ext_auth,
+    ip_restriction, jwt_auth, key_auth, key_rate_limit, model_list, request_block, simple_jwt_auth,
 };
 
 /// One built-in plugin.
@@ -327,6 +327,15 @@ pub static ROWS: &[Row] = &[
         doc: "Says which pages of other origins may ask, and answers browsers' preflights.",
     },
     Row {
+        name: "ext-auth",
+        phase: Phase::Authn,
+        priority: 360,
+        parse: ext_auth::parse,
+        rules_inherit: false,
+        fields: ext_auth::FIELDS,
+        doc: "Asks a service of yours whether a request may come.",
+    },
+    Row {
         name: "ip-restriction",
         phase: Phase::Authn,
         priority: 210,
@@ -334,6 +343,15 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: ip_restriction::FIELDS,
         doc: "Lets in, or keeps out, by the client's address.",
+    },
+    Row {
+        name: "jwt-auth",
+        phase: Phase::Authn,
+        priority: 340,
+        parse: jwt_auth::parse,
+        rules_inherit: true,
+        fields: jwt_auth::FIELDS,
+        doc: "Lets in who carries a JSON Web Token that a consumer's keys have signed, and says which consumer it is.",
     },
     Row {
         name: "key-auth",
@@ -371,6 +389,15 @@ pub static ROWS: &[Row] = &[
         fields: request_block::FIELDS,
         doc: "Refuses requests by texts and patterns in their URL, headers and body.",
     },
+    Row {
+        name: "simple-jwt-auth",
+        phase: Phase::Authn,
+        priority: 200,
+        parse: simple_jwt_auth::parse,
+        rules_inherit: false,
+        fields: simple_jwt_auth::FIELDS,
+        doc: "Lets in who carries a JSON Web Token that one shared secret has signed.",
+    },
 ];
 
 #[cfg(test)]
@@ -383,7 +410,7 @@ mod tests {
     use super::*;
 
     /// Folders of what several plugins share.
-    const SHARED: &[&str] = &["answer-watch", "limits"];
+    const SHARED: &[&str] = &["answer-watch", "jwt", "limits"];
 
     #[test]
     fn every_folder_has_a_row_and_every_row_a_folder() {

@@ -74,7 +74,8 @@ pub(crate) fn parameter(form: &str, name: &str) -> Option<String> {
     decoded(value)
 }
 
-fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
+/// The first cookie of this name, unless it is empty.
+pub(crate) fn cookie<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
     let lines = request.headers().get_all(COOKIE).iter();
     let pairs = lines
         .filter_map(|line| line.to_str().ok())

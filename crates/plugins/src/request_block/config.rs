@@ -10,7 +10,7 @@ use tollgate_base::ConfigError;
 use tollgate_body::Request;
 use tollgate_plugin::Exchange;
 
-use super::spellings;
+use crate::spellings;
 use crate::strict::Strict;
 use crate::table::Field;
 use crate::whole_match::whole_matches;

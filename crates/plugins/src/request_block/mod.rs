@@ -4,7 +4,6 @@
 //! source, however many texts it looks for.
 
 mod config;
-mod spellings;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use percent_encoding::percent_decode;
 const DEPTH: usize = 8;
 
 /// Calls `look` with each spelling until it says yes.
-pub(super) fn any(url: &[u8], mut look: impl FnMut(&[u8]) -> bool) -> bool {
+pub(crate) fn any(url: &[u8], mut look: impl FnMut(&[u8]) -> bool) -> bool {
     if look(url) {
         return true;
     }
