@@ -24,6 +24,17 @@ data:
       {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","termination":"%TOLLGATE(termination)%"}
 "#;
 
+/// A module that breaks at the fourth piece of an answer.
+const BREAKING: &str = r#"(module
+    (memory (export "memory") 1)
+    (global $pieces (mut i32) (i32.const 0))
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+      (global.set $pieces (i32.add (global.get $pieces) (i32.const 1)))
+      (if (i32.gt_u (global.get $pieces) (i32.const 3)) (then unreachable))
+      (i32.const 0)))"#;
+
 /// A gateway with `ai-proxy` for `api`, `ai-statistics` for all, and these documents.
 fn scene(data: &Path, more: &[String]) -> Scene {
     let mock = mock(Options::default());
@@ -221,4 +232,53 @@ async fn a_stop_in_the_middle_of_an_answer_counts_what_had_been_said() {
     assert_eq!(tokens(&line).unwrap().0, "estimated", "{line}");
     assert!(scene.gateway.wait().unwrap().success());
     row_agrees(&rows(data.path()), &line);
+}
+
+#[tokio::test]
+async fn an_error_inside_a_stream_and_a_module_that_breaks_it_count_what_had_been_said() {
+    let data = tempfile::tempdir().unwrap();
+    let module = data.path().join("breaks.wasm");
+    std::fs::write(&module, wat::parse_str(BREAKING).unwrap()).unwrap();
+    let breaking = format!(
+        "apiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: breaking\n  namespace: \
+         higress-system\nspec:\n  url: file://{}\n  matchRules:\n  - ingress: [broken]\n    config: {{ a: 1 }}\n",
+        module.display()
+    );
+    let scene = scene(
+        data.path(),
+        &[
+            two_services("127.0.0.1:9".parse().unwrap()),
+            ingress("api", "/v1", "mock.static", &[]),
+            ingress("broken", "/broken", "mock.static", &[]),
+            wasm_plugin(
+                "ai-proxy",
+                "  matchRules:\n  - ingress: [broken]\n    config: { provider: { type: openai, apiTokens: [sk] } }\n",
+            )
+            .replacen("name: ai-proxy\n", "name: ai-proxy-broken\n", 1),
+            breaking,
+        ],
+    );
+    let mut lines = Vec::new();
+    for (path, fault, ends) in [
+        ("", "error-event;after=3;code=529", "upstream_error"),
+        ("/broken/v1/chat/completions", "pace;ms=5", "refused"),
+    ] {
+        let (mut request, id) = ordered(fault, CHAT_STREAM);
+        if !path.is_empty() {
+            *request.uri_mut() = path.parse().unwrap();
+        }
+        let answer = send(scene.gateway.http, request).await.unwrap();
+        assert!(!answer.text().contains("[DONE]"), "{answer:?}");
+        let line = scene.gateway.line_of(&id);
+        assert_eq!(
+            (&line["code"], &line["termination"]),
+            (&"200".into(), &ends.into()),
+            "{line}"
+        );
+        let (source, _, output) = tokens(&line).unwrap();
+        assert!(source == "estimated" && output > 0, "{line}");
+        lines.push(line);
+    }
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    agree(scene, data.path(), &lines, &page);
 }

@@ -25,6 +25,8 @@ mod credentials;
 mod ext_auth;
 mod framing;
 mod go_json;
+#[cfg(test)]
+mod idle_cost;
 mod ip_restriction;
 mod jwt;
 mod jwt_auth;

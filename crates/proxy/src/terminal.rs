@@ -11,8 +11,16 @@ use tollgate_llm::Api;
 /// Looks for the end in the bytes that pass.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    marks: &'static [Mark],
+    marks: &'static Marks,
     seen: bool,
+    failed: bool,
+}
+
+/// The ways in which an API's stream says that it is over.
+#[derive(Debug)]
+struct Marks {
+    whole: &'static [Mark],
+    failed: &'static [Mark],
 }
 
 /// One way to say that the answer is over.
@@ -43,45 +51,57 @@ needle!(COMPLETED, "\"response.completed\"");
 needle!(INCOMPLETE, "\"response.incomplete\"");
 needle!(FAILED, "\"response.failed\"");
 
-static CHAT: &[Mark] = &[Mark::Field(&FINISH_REASON), Mark::Done, Mark::Field(&ERROR)];
-static MESSAGES: &[Mark] = &[
-    Mark::Field(&STOP_REASON),
-    Mark::Word(&MESSAGE_STOP),
-    Mark::Field(&ERROR),
-];
-static RESPONSES: &[Mark] = &[
-    Mark::Word(&COMPLETED),
-    Mark::Word(&INCOMPLETE),
-    Mark::Word(&FAILED),
-    Mark::Word(&ERROR),
-    Mark::Field(&ERROR),
-];
+static CHAT: Marks = Marks {
+    whole: &[Mark::Field(&FINISH_REASON), Mark::Done],
+    failed: &[Mark::Field(&ERROR)],
+};
+static MESSAGES: Marks = Marks {
+    whole: &[Mark::Field(&STOP_REASON), Mark::Word(&MESSAGE_STOP)],
+    failed: &[Mark::Field(&ERROR)],
+};
+static RESPONSES: Marks = Marks {
+    whole: &[Mark::Word(&COMPLETED), Mark::Word(&INCOMPLETE)],
+    failed: &[Mark::Word(&FAILED), Mark::Word(&ERROR), Mark::Field(&ERROR)],
+};
+static UNKNOWN: Marks = Marks {
+    whole: &[],
+    failed: &[],
+};
 
 impl Watch {
     /// For an answer to a request for `api`; other APIs' ends are not known and count as seen.
     pub(crate) fn over(api: Option<Api>) -> Self {
         let marks = match api {
-            Some(Api::Chat | Api::Completions) => CHAT,
-            Some(Api::AnthropicMessages) => MESSAGES,
-            Some(Api::Responses) => RESPONSES,
-            _ => &[],
+            Some(Api::Chat | Api::Completions) => &CHAT,
+            Some(Api::AnthropicMessages) => &MESSAGES,
+            Some(Api::Responses) => &RESPONSES,
+            _ => &UNKNOWN,
         };
         Self {
             marks,
-            seen: marks.is_empty(),
+            seen: marks.whole.is_empty(),
+            failed: false,
         }
     }
 
     /// Looks at whole events.
     pub(crate) fn look(&mut self, events: &[u8]) {
-        if !self.seen {
-            self.seen = self.marks.iter().any(|mark| mark.is_in(events));
+        if self.seen {
+            return;
         }
+        let is_there = |marks: &[Mark]| marks.iter().any(|mark| mark.is_in(events));
+        self.failed = is_there(self.marks.failed);
+        self.seen = self.failed || is_there(self.marks.whole);
     }
 
     /// Whether the answer said that it is over.
     pub(crate) fn seen(&self) -> bool {
         self.seen
+    }
+
+    /// Whether its end was an error event.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
     }
 }
 
@@ -154,6 +174,35 @@ mod tests {
         ] {
             assert!(!whole(Api::Chat, events), "{events}");
         }
+    }
+
+    #[test]
+    fn an_error_event_is_an_end_but_no_good_one() {
+        let failed = |api: Api, events: &[&str]| {
+            let mut watch = Watch::over(Some(api));
+            events.iter().for_each(|event| watch.look(event.as_bytes()));
+            assert!(watch.seen(), "{events:?}");
+            watch.failed()
+        };
+        let error = "data: {\"error\":{\"message\":\"x\"}}\n\n";
+        let stop = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
+        assert!(failed(Api::Chat, &[error]));
+        assert!(failed(Api::Chat, &[error, "data: [DONE]\n\n"]));
+        assert!(failed(Api::Chat, &[&[error, "data: [DONE]\n\n"].concat()]));
+        assert!(!failed(Api::Chat, &[stop, error]));
+        assert!(failed(
+            Api::AnthropicMessages,
+            &["data: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\"}}\n\n"]
+        ));
+        assert!(failed(
+            Api::Responses,
+            &["data: {\"type\":\"response.failed\"}\n\n"]
+        ));
+        assert!(!failed(
+            Api::Responses,
+            &["data: {\"type\":\"response.incomplete\"}\n\n"]
+        ));
+        assert!(!failed(Api::Embeddings, &[error]));
     }
 
     #[test]

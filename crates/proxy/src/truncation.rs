@@ -124,7 +124,7 @@ impl Guarded {
     /// The source ended: what is held is not a whole event but all there is.
     fn end(&mut self, trailers: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
         self.body = None;
-        self.watch.look(&self.held);
+        look(&mut self.watch, &self.record, &self.held);
         if !self.watch.seen() {
             let unsaid = Error::upstream(
                 StatusCode::BAD_GATEWAY,
@@ -144,12 +144,20 @@ impl Guarded {
         match frame.into_data() {
             Ok(data) => {
                 let whole = self.pass(data)?;
-                self.watch.look(&whole);
+                look(&mut self.watch, &self.record, &whole);
                 Some(Frame::data(whole))
             }
             // Nothing but the end comes behind trailers.
             Err(trailers) => self.end(Some(trailers)),
         }
+    }
+}
+
+/// Looks for the end in whole events; a vendor's error event is noted at once, whoever leaves next.
+fn look(watch: &mut Watch, record: &Record, events: &[u8]) {
+    watch.look(events);
+    if watch.failed() {
+        record.terminate(Termination::UpstreamError);
     }
 }
 

@@ -7,7 +7,6 @@
 mod counts;
 mod grpc;
 mod otlp;
-mod otlp_logs;
 mod otlp_messages;
 mod otlp_traces;
 mod pipeline;
@@ -25,7 +24,6 @@ use http::HeaderMap;
 
 pub use counts::Counts;
 pub use otlp::Otlp;
-pub use otlp_logs::{LogRow, OtlpLogs, Severity};
 pub use otlp_traces::OtlpTraces;
 pub use pipeline::{Ending, Pipeline};
 pub use queue::{Item, Queue};

@@ -8,12 +8,6 @@ pub(super) struct TraceRequest {
     pub(super) resource_spans: Vec<ResourceSpans>,
 }
 
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct LogsRequest {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) resource_logs: Vec<ResourceLogs>,
-}
-
 /// Of both services.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct ExportResponse {
@@ -38,14 +32,6 @@ pub(super) struct ResourceSpans {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ResourceLogs {
-    #[prost(message, optional, tag = "1")]
-    pub(super) resource: Option<Resource>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) scope_logs: Vec<ScopeLogs>,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct Resource {
     #[prost(message, repeated, tag = "1")]
     pub(super) attributes: Vec<KeyValue>,
@@ -57,14 +43,6 @@ pub(super) struct ScopeSpans {
     pub(super) scope: Option<Scope>,
     #[prost(message, repeated, tag = "2")]
     pub(super) spans: Vec<SpanMessage>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ScopeLogs {
-    #[prost(message, optional, tag = "1")]
-    pub(super) scope: Option<Scope>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) log_records: Vec<LogRecord>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -110,26 +88,6 @@ pub(super) struct Status {
     /// 2 is an error.
     #[prost(int32, tag = "3")]
     pub(super) code: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct LogRecord {
-    #[prost(fixed64, tag = "1")]
-    pub(super) time: u64,
-    #[prost(int32, tag = "2")]
-    pub(super) severity_number: i32,
-    #[prost(string, tag = "3")]
-    pub(super) severity_text: String,
-    #[prost(message, optional, tag = "5")]
-    pub(super) body: Option<AnyValue>,
-    #[prost(message, repeated, tag = "6")]
-    pub(super) attributes: Vec<KeyValue>,
-    #[prost(bytes = "vec", tag = "9")]
-    pub(super) trace_id: Vec<u8>,
-    #[prost(fixed64, tag = "11")]
-    pub(super) observed: u64,
-    #[prost(string, tag = "12")]
-    pub(super) event_name: String,
 }
 
 #[derive(Clone, PartialEq, Message)]

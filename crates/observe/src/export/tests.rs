@@ -260,16 +260,13 @@ fn partial_success_is_read_over_both_transports() {
         answer
             .trailers
             .insert("grpc-status", http::HeaderValue::from_static("0"));
-        let logs = OtlpLogs(otlp);
-        assert_eq!(
-            Encoder::<LogRow>::judge(&logs, &answer),
-            Ok(Accepted { refused: 3 })
-        );
-        let report = logs.encode(&[LogRow::default()]);
+        let traces = OtlpTraces(otlp);
+        assert_eq!(traces.judge(&answer), Ok(Accepted { refused: 3 }));
+        let report = traces.encode(&[]);
         let path = if grpc {
-            "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
+            "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
         } else {
-            "/v1/logs"
+            "/v1/traces"
         };
         assert_eq!(report.uri().path(), path);
     }

@@ -91,7 +91,7 @@ fn scene_with(extra: &Value) -> Scene {
     Scene::new(super::parse(Some(&config(extra)), None, &ParseContext::default()).unwrap())
 }
 
-pub(super) fn scene() -> Scene {
+fn scene() -> Scene {
     scene_with(&json!({}))
 }
 

@@ -56,10 +56,15 @@ pub(crate) fn snapshot(upstream: SocketAddr, policy: Policy) -> Snapshot {
 }
 
 pub(crate) fn start(snapshot: Snapshot) -> Plane {
+    start_with(snapshot, tollgate_observe::Books::default())
+}
+
+/// The same with these books.
+pub(crate) fn start_with(snapshot: Snapshot, books: tollgate_observe::Books) -> Plane {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("access.log");
     let (trigger, shutdown) = shutdown::channel();
-    let observers = Observers::start(log.to_str().unwrap(), |_| tollgate_observe::Books::default()).unwrap();
+    let observers = Observers::start(log.to_str().unwrap(), |_| books).unwrap();
     let upstream = tollgate_upstream::Shared::new(
         tokio::runtime::Handle::current(),
         &tollgate_upstream::Options::default(),
@@ -93,6 +98,11 @@ impl Plane {
     pub(crate) fn active_requests(&self) -> i64 {
         let listener = self.observers.metrics().listener("outbound_0.0.0.0_80");
         listener.requests_active.get()
+    }
+
+    /// The exposition.
+    pub(crate) fn metrics(&self) -> String {
+        self.observers.render()
     }
 
     /// Drains the data plane and gives the access log.
