@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderValue, Request};
-use tollgate_mock_llm::Options;
+use tollgate_base::clock;
+use tollgate_mock_llm::{Authority, Options, Validity};
 use tollgate_testkit::client::{self, Answer, get, send};
 use tollgate_testkit::process::Gateway;
-use tollgate_testkit::redis::Redis;
+use tollgate_testkit::redis::{Identity, Redis};
 
 use crate::support::{
     CHAT_PATH, PATIENCE, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
@@ -237,12 +238,10 @@ async fn a_redis_that_goes_away_is_told_and_found_again() {
         0.0
     );
     redis.restart().unwrap();
-    let found = async {
-        while status("/bytes/1").await != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(5), found).await.unwrap();
+    let found = async { while status("/bytes/1").await != 200 {} };
+    tokio::time::timeout(Duration::from_secs(1), found)
+        .await
+        .expect("found again within a second, without a restart");
     assert_eq!(gateway.admin("/healthz/ready").await.text(), "ready\n");
     let lines = gateway.errors.all();
     let told = |what: &str| lines.iter().filter(|line| line.contains(what)).count();
@@ -250,6 +249,85 @@ async fn a_redis_that_goes_away_is_told_and_found_again() {
         (told("the store is down"), told("the store is back")),
         (1, 1),
         "{lines:#?}"
+    );
+}
+
+/// One that holds its connections open and says nothing: a request waits for it at most as long as the plugin says, and
+/// only until it is known.
+#[tokio::test]
+async fn a_redis_that_falls_silent_adds_its_timeout_once() {
+    let redis = Redis::start(&[]).unwrap();
+    let mock = mock(Options::default());
+    let parts = [
+        bridge(&[("mock", mock.addr()), ("redis", redis.address)]),
+        ingress("api", "/", "mock.static", &[]),
+        request_limit(", redis: { service_name: redis.static, timeout: 300 }")
+            .replace("per_day: 10 ", "per_day: 1000 "),
+        verbose_log(),
+    ];
+    let start = gateway().file("scene.yaml", &documents(&parts)).unwrap();
+    let gateway = start.go().unwrap();
+    let took = async || {
+        let begun = clock::now();
+        assert_eq!(send(gateway.http, get("/status/200")).await.unwrap().status, 200);
+        begun.elapsed()
+    };
+    took().await;
+    redis.signal("STOP").unwrap();
+    let first = took().await;
+    assert!(
+        (Duration::from_millis(300)..Duration::from_millis(600)).contains(&first),
+        "{first:?}"
+    );
+    for _ in 0..10 {
+        let later = took().await;
+        assert!(later < Duration::from_millis(300), "{later:?}");
+    }
+    redis.signal("CONT").unwrap();
+    gateway
+        .errors
+        .wait_for(|line| line.contains("the store is back"))
+        .unwrap();
+}
+
+#[tokio::test]
+async fn limits_in_a_redis_behind_tls_and_another_address() {
+    let authority = Authority::new().unwrap();
+    let pair = authority.issue(&["redis.example"], Validity::Valid).unwrap();
+    let identity = Identity {
+        certificate: &pair.certificate,
+        key: &pair.key,
+        authority: &authority.pem(),
+    };
+    let redis = Redis::start_secure(identity, &["--requirepass", "hunter2"]).unwrap();
+    let mock = mock(Options::default());
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        request_limit(""),
+    ]);
+    let start = gateway().file("scene.yaml", &text).unwrap();
+    let ca = start.path("ca.pem");
+    std::fs::write(&ca, authority.pem()).unwrap();
+    let gateway = start
+        .option(
+            "--redis",
+            format!("rediss://:hunter2@redis.example:7000?ca={}", ca.display()),
+        )
+        .option(
+            "--resolve",
+            format!("redis.example:7000:{}", redis.secure.unwrap()),
+        )
+        .go()
+        .unwrap();
+    assert_eq!(admitted(&[&gateway], 20, || get("/status/200")).await, 10);
+    let page = gateway.admin("/config_dump").await.text();
+    assert!(!page.contains("hunter2"), "{page}");
+    assert_eq!(
+        gateway
+            .metric("tollgate_store_up{store=\"redis.example:7000\"}")
+            .await,
+        1.0
     );
 }
 

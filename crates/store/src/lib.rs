@@ -15,4 +15,4 @@ pub use memory::Memory;
 pub use redis::Address;
 pub use redis::Settings;
 pub use store::{Count, Failure, Reservation, Settlement, Store};
-pub use stores::{Place, Places, Stores, Surroundings};
+pub use stores::{Identity, Place, Places, Stores, Surroundings, Tls, Trust};

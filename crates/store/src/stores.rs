@@ -20,10 +20,46 @@ pub struct Place {
     pub addresses: Vec<SocketAddr>,
     /// Names to be looked up, with their ports.
     pub names: Vec<(String, u16)>,
-    /// Whether TLS is spoken there.
-    pub tls: bool,
+    /// How TLS is spoken there, if it is.
+    pub tls: Option<Tls>,
+}
+
+/// TLS towards a place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Tls {
+    /// Whose certificates are believed.
+    pub trust: Trust,
     /// Name to ask for and verify, if it is not the host's own.
     pub server_name: Option<String>,
+    /// Who the gateway says it is, if anybody.
+    pub identity: Option<Identity>,
+}
+
+/// Whose certificates are believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub enum Trust {
+    /// The system's roots, or `SSL_CERT_FILE`.
+    #[default]
+    System,
+    /// This PEM bundle only.
+    Bundle(Arc<[u8]>),
+    /// Any certificate.
+    Anybody,
+}
+
+/// A client certificate.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// PEM chain.
+    pub chain: Vec<u8>,
+    /// PEM key.
+    pub key: Vec<u8>,
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Identity(***)")
+    }
 }
 
 /// Finds places by the configuration in force and `--resolve`; asked at each attempt to connect.

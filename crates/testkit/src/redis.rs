@@ -15,6 +15,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two questions whether it does.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Options of a cluster's node.
+const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+
 /// A running `redis-server`.
 #[derive(Debug)]
 pub struct Redis {
@@ -22,7 +25,20 @@ pub struct Redis {
     directory: tempfile::TempDir,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Where it speaks TLS besides.
+    pub secure: Option<SocketAddr>,
     options: Vec<String>,
+}
+
+/// Who a server is, as PEM.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// Its certificate.
+    pub certificate: &'a str,
+    /// The key to it.
+    pub key: &'a str,
+    /// The authority whose certificates it believes.
+    pub authority: &'a str,
 }
 
 impl Redis {
@@ -31,15 +47,46 @@ impl Redis {
     /// # Errors
     /// What it said, when it does not come up.
     pub fn start(options: &[&str]) -> Result<Self, String> {
-        let directory = tempfile::tempdir().map_err(|cause| cause.to_string())?;
-        let mut redis = Self {
+        Self::prepared(options)?.started()
+    }
+
+    /// The same for one that speaks TLS too. Clients need no certificate unless an option says so.
+    ///
+    /// # Errors
+    /// As [`Redis::start`].
+    pub fn start_secure(identity: Identity<'_>, options: &[&str]) -> Result<Self, String> {
+        let mut redis = Self::prepared(options)?;
+        let address = free_address()?;
+        let mut more = vec!["--tls-port".to_owned(), address.port().to_string()];
+        for (option, pem) in [
+            ("--tls-cert-file", identity.certificate),
+            ("--tls-key-file", identity.key),
+            ("--tls-ca-cert-file", identity.authority),
+        ] {
+            let file = redis.directory.path().join(option.trim_start_matches('-'));
+            std::fs::write(&file, pem).map_err(|cause| cause.to_string())?;
+            more.extend([option.to_owned(), file.display().to_string()]);
+        }
+        more.extend(["--tls-auth-clients".to_owned(), "no".to_owned()]);
+        more.append(&mut redis.options);
+        redis.options = more;
+        redis.secure = Some(address);
+        redis.started()
+    }
+
+    fn prepared(options: &[&str]) -> Result<Self, String> {
+        Ok(Self {
             child: None,
-            directory,
+            directory: tempfile::tempdir().map_err(|cause| cause.to_string())?,
             address: free_address()?,
+            secure: None,
             options: options.iter().map(|option| (*option).to_owned()).collect(),
-        };
-        redis.restart()?;
-        Ok(redis)
+        })
+    }
+
+    fn started(mut self) -> Result<Self, String> {
+        self.restart()?;
+        Ok(self)
     }
 
     /// Starts it again on the same port, empty.
@@ -107,11 +154,52 @@ impl Redis {
     /// # Errors
     /// When they do not come up or do not agree.
     pub fn cluster() -> Result<[Self; 3], String> {
-        let node = || Self::start(&["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"]);
-        let nodes = [node()?, node()?, node()?];
-        let created = Command::new("redis-cli")
+        let node = || Self::start(&CLUSTER);
+        Self::joined([node()?, node()?, node()?])
+    }
+
+    /// The same with names by which the nodes tell clients of each other (`node-0.redis.example` and on).
+    ///
+    /// # Errors
+    /// As [`Redis::cluster`].
+    pub fn named_cluster() -> Result<[Self; 3], String> {
+        let node = |number: usize| {
+            let name = format!("node-{number}.redis.example");
+            let mut options = CLUSTER.to_vec();
+            options.extend(["--cluster-announce-hostname", &name]);
+            options.extend(["--cluster-preferred-endpoint-type", "hostname"]);
+            Self::start(&options)
+        };
+        Self::joined([node(0)?, node(1)?, node(2)?])
+    }
+
+    /// The same over TLS, between the nodes too.
+    ///
+    /// # Errors
+    /// As [`Redis::cluster`].
+    pub fn secure_cluster(identity: Identity<'_>) -> Result<[Self; 3], String> {
+        let mut options = CLUSTER.to_vec();
+        options.extend(["--tls-cluster", "yes"]);
+        let node = || Self::start_secure(identity, &options);
+        Self::joined([node()?, node()?, node()?])
+    }
+
+    fn joined(nodes: [Self; 3]) -> Result<[Self; 3], String> {
+        let mut command = Command::new("redis-cli");
+        if nodes.iter().all(|node| node.secure.is_some()) {
+            let [node, ..] = &nodes;
+            command
+                .arg("--tls")
+                .arg("--cacert")
+                .arg(node.directory.path().join("tls-ca-cert-file"));
+        }
+        let created = command
             .args(["--cluster", "create"])
-            .args(nodes.iter().map(|node| node.address.to_string()))
+            .args(
+                nodes
+                    .iter()
+                    .map(|node| node.secure.unwrap_or(node.address).to_string()),
+            )
             .arg("--cluster-yes")
             .output()
             .map_err(|cause| format!("redis-cli: {cause}; `make setup` installs it"))?;
@@ -159,6 +247,7 @@ impl Redis {
             child: Some(child),
             directory,
             address,
+            secure: None,
             options: Vec::new(),
         };
         let deadline = clock::now() + PATIENCE;

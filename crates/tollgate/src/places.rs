@@ -8,8 +8,8 @@ use tokio::runtime::Handle;
 use tollgate_observe::Metrics;
 use tollgate_plugin::cluster_name;
 use tollgate_snapshot::Live;
-use tollgate_snapshot::cluster::Endpoints;
-use tollgate_store::{Place, Places, Settings, Stores, Surroundings};
+use tollgate_snapshot::cluster::{ClusterTls, Endpoints, Verification};
+use tollgate_store::{Identity, Place, Places, Settings, Stores, Surroundings, Tls, Trust};
 use tollgate_upstream::Override;
 
 use crate::failure::Failure;
@@ -61,10 +61,8 @@ impl Places for Configured {
     fn service(&self, name: &str, port: u16) -> Option<Place> {
         let snapshot = self.live.load();
         let cluster = snapshot.clusters.get(cluster_name(name, port).as_str())?;
-        let tls = cluster.tls.as_ref();
         let mut place = Place {
-            tls: tls.is_some(),
-            server_name: tls.and_then(|tls| tls.server_name.as_deref().map(str::to_owned)),
+            tls: cluster.tls.as_ref().map(tls),
             ..Place::default()
         };
         match &cluster.endpoints {
@@ -82,5 +80,21 @@ impl Places for Configured {
         let mut place = Place::default();
         self.add(&mut place, host, port);
         place
+    }
+}
+
+/// What holds for requests to a service holds for its Redis.
+fn tls(known: &ClusterTls) -> Tls {
+    Tls {
+        trust: match &known.verification {
+            Verification::SystemRoots => Trust::System,
+            Verification::Bundle(pem) => Trust::Bundle(pem.clone()),
+            Verification::Off => Trust::Anybody,
+        },
+        server_name: known.server_name.as_deref().map(str::to_owned),
+        identity: known.client_certificate.as_ref().map(|certificate| Identity {
+            chain: certificate.chain.clone(),
+            key: certificate.key.clone(),
+        }),
     }
 }

@@ -7,6 +7,8 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tollgate_base::Secret;
 
+use crate::stores::{Tls, Trust};
+
 /// How long one command may take unless a config says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);
 const DEFAULT_PORT: u16 = 6379;
@@ -21,8 +23,8 @@ pub enum Address {
     Servers {
         /// Hosts and ports, at least one.
         nodes: Vec<(String, u16)>,
-        /// Whether they speak TLS.
-        tls: bool,
+        /// How they speak TLS, if they do.
+        tls: Option<Tls>,
         /// What they are.
         kind: Kind,
     },
@@ -75,23 +77,27 @@ impl fmt::Display for Address {
 }
 
 /// Of `--redis`: `redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]`; `rediss` for TLS; `redis+cluster://` and several hosts
-/// with commas between them; `redis+sentinel://…/MASTER[/DB]`. User and password percent-encoded.
+/// with commas between them; `redis+sentinel://…/MASTER[/DB]`. User and password percent-encoded. With TLS
+/// `?ca=FILE`, the PEM bundle that is believed in place of the system's roots, and `?verify=off`.
 impl FromStr for Settings {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |what: &str| {
             format!(
-                "{what}; expected redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://…, redis+cluster://HOST,HOST… or redis+sentinel://HOST,HOST…/MASTER[/DB]"
+                "{what}; expected redis://[USER:PASSWORD@]HOST[:PORT][/DB], rediss://…[?ca=FILE], redis+cluster://HOST,HOST… or redis+sentinel://HOST,HOST…/MASTER[/DB]"
             )
         };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("no scheme"))?;
+        // A password may hold a question mark only as %3F.
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (family, form) = scheme.split_once('+').unwrap_or((scheme, ""));
         let tls = match family {
-            "redis" => false,
-            "rediss" => true,
+            "redis" => None,
+            "rediss" => Some(Tls::default()),
             _ => return Err(wrong("unknown scheme")),
         };
+        let tls = with_query(tls, query).map_err(|what| wrong(&what))?;
         let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         let (username, password) = credentials.split_once(':').unwrap_or(("", credentials));
         let decoded = |part: &str| {
@@ -136,6 +142,25 @@ impl FromStr for Settings {
     }
 }
 
+/// What stands behind the question mark.
+fn with_query(mut tls: Option<Tls>, query: &str) -> Result<Option<Tls>, String> {
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let Some(tls) = &mut tls else {
+            return Err("?ca and ?verify need rediss".to_owned());
+        };
+        tls.trust = match pair.split_once('=') {
+            Some(("verify", "off")) => Trust::Anybody,
+            Some(("ca", file)) => {
+                let file = percent_decode_str(file).decode_utf8_lossy().into_owned();
+                let pem = std::fs::read(&file).map_err(|cause| format!("?ca: {file}: {cause}"))?;
+                Trust::Bundle(pem.into())
+            }
+            _ => return Err("?ca=FILE or ?verify=off is all that may stand behind".to_owned()),
+        };
+    }
+    Ok(tls)
+}
+
 fn node(text: &str, default_port: u16) -> Option<(String, u16)> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
@@ -164,14 +189,19 @@ mod tests {
         let full = read("rediss://ann:p%40ss@10.0.0.1:7000/3").unwrap();
         assert_eq!(full.password.expose(), "p@ss");
         assert_eq!((full.username.as_str(), full.database), ("ann", 3));
-        assert!(matches!(
-            full.address,
-            Address::Servers {
-                tls: true,
-                kind: Kind::Server,
-                ..
-            }
-        ));
+        let tls = |settings: &Settings| match &settings.address {
+            Address::Servers { tls, .. } => tls.as_ref().map(|tls| tls.trust.clone()),
+            Address::Service(..) => None,
+        };
+        assert_eq!((tls(&plain), tls(&full)), (None, Some(Trust::System)));
+        let unverified = read("rediss+cluster://a,b?verify=off").unwrap();
+        assert_eq!(tls(&unverified), Some(Trust::Anybody));
+        let own = read(&format!(
+            "rediss://a/3?ca={}",
+            file!().rsplit('/').next().unwrap()
+        ))
+        .unwrap_err();
+        assert!(own.starts_with("?ca: address.rs: "), "{own}");
         let only_password = read("redis://:secret@a").unwrap();
         assert_eq!(
             (only_password.username.as_str(), only_password.password.expose()),
@@ -198,6 +228,9 @@ mod tests {
             ("redis://a/x", "the database is no number"),
             ("redis+sentinel://a", "no name of a master"),
             ("redis://:hunter2@a/x", "the database"),
+            ("redis://:hunter2@a?verify=off", "need rediss"),
+            ("rediss://:hunter2@a?verify=on", "is all that may stand behind"),
+            ("rediss://:hunter2@a?ca=/nowhere/ca.pem", "?ca: /nowhere/ca.pem: "),
         ] {
             let message = text.parse::<Settings>().unwrap_err();
             assert!(message.contains(what), "{text}: {message}");

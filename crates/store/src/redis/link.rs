@@ -4,37 +4,29 @@
 //! requests are told so without waiting, while one task tries again, less and less often. Each change is one line in
 //! the log.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
-use redis::io::AsyncDNSResolver;
-use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
-use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisError,
-    RedisFuture, RedisResult, Value, cmd,
-};
+use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio::sync::{Notify, mpsc, watch};
 use tollgate_base::clock::{self, Instant};
 use tollgate_base::task;
 use tollgate_observe::metrics::{Counter, Gauge, Kind as MetricKind};
 
-use super::address::{Address, Kind, Settings};
+use super::address::Settings;
+use super::connect::{CONNECT, connect};
 use crate::Failure;
-use crate::stores::{Place, Places, Surroundings};
+use crate::stores::Surroundings;
 
-/// Longest that one attempt to connect takes.
-const CONNECT: Duration = Duration::from_secs(2);
 /// Pause after the first failed attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Commands on their way to the connection.
-const PIPELINE: usize = 1024;
+/// Longest pause: one that is back is found within a second.
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+/// A connection to a cluster that is younger has just looked for all nodes.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// How it stands with a Redis.
 #[derive(Clone)]
@@ -58,7 +50,7 @@ pub(crate) struct Connection {
 }
 
 #[derive(Clone)]
-enum Way {
+pub(super) enum Way {
     Single(MultiplexedConnection),
     Cluster(ClusterConnection),
 }
@@ -69,7 +61,7 @@ impl Connection {
     fn is_settled(&self) -> bool {
         match self.way {
             Way::Single(_) => true,
-            Way::Cluster(_) => clock::now().saturating_duration_since(self.since) > LONGEST_PAUSE,
+            Way::Cluster(_) => clock::now().saturating_duration_since(self.since) > FRESH,
         }
     }
 }
@@ -329,7 +321,7 @@ impl Keeper {
         loop {
             let Some(link) = self.link.upgrade() else { return };
             self.number += 1;
-            let attempt = tokio::time::timeout(CONNECT, connect(&link.settings, &*link.surroundings.places));
+            let attempt = tokio::time::timeout(CONNECT, connect(&link.settings, &link.surroundings.places));
             let outcome = match attempt.await {
                 Ok(outcome) => outcome,
                 Err(_) => Err("no answer in time".to_owned()),
@@ -383,166 +375,5 @@ impl Keeper {
         if !std::mem::replace(&mut self.was_down, true) {
             tracing::warn!(store = %self.name, reason, "the store is down");
         }
-    }
-}
-
-async fn connect(settings: &Settings, places: &dyn Places) -> Result<Way, String> {
-    let told = |cause: RedisError| cause.to_string();
-    match &settings.address {
-        Address::Service(name, port) => {
-            let place = places.service(name, *port);
-            let place =
-                place.ok_or_else(|| format!("the configuration has no service {name} with port {port}"))?;
-            let host = place.server_name.clone().unwrap_or_else(|| name.clone());
-            single(settings, host, *port, place).await
-        }
-        Address::Servers { nodes, tls, kind } => match (kind, nodes.first()) {
-            (Kind::Server, Some((host, port))) => {
-                let mut place = places.server(host, *port);
-                place.tls = *tls;
-                single(settings, host.clone(), *port, place).await
-            }
-            (Kind::Sentinels(master), _) => {
-                let addresses = nodes.iter().map(|(host, port)| address(host, *port, *tls));
-                let mut client =
-                    SentinelClientBuilder::new(addresses, master.clone(), SentinelServerType::Master)
-                        .map_err(told)?
-                        .set_client_to_redis_db(settings.database);
-                if *tls {
-                    client = client.set_client_to_redis_tls_mode(redis::TlsMode::Secure);
-                }
-                if !settings.username.is_empty() {
-                    client = client.set_client_to_redis_username(&settings.username);
-                }
-                if !settings.password.expose().is_empty() {
-                    client = client.set_client_to_redis_password(settings.password.expose());
-                }
-                let mut client = client.build().map_err(told)?;
-                let connection = client.get_async_connection_with_config(&config()).await;
-                connection.map(Way::Single).map_err(told)
-            }
-            (Kind::Cluster | Kind::Server, _) => {
-                let nodes = nodes.iter().map(|(host, port)| address(host, *port, *tls));
-                cluster(settings, nodes.collect(), *tls, None).await
-            }
-        },
-    }
-}
-
-/// One server; the whole cluster, should it be a node of one.
-async fn single(settings: &Settings, host: String, port: u16, place: Place) -> Result<Way, String> {
-    let told = |cause: RedisError| cause.to_string();
-    let tls = place.tls;
-    let resolver = Resolver {
-        host: host.clone(),
-        port,
-        place: place.clone(),
-    };
-    let info = address(&host, port, tls).into_connection_info().map_err(told)?;
-    let client = Client::open(info.set_redis_settings(credentials(settings))).map_err(told)?;
-    let mut connection = client
-        .get_multiplexed_async_connection_with_config(&config().set_dns_resolver(resolver))
-        .await
-        .map_err(told)?;
-    let info: RedisResult<String> = cmd("INFO").arg("cluster").query_async(&mut connection).await;
-    match info {
-        Ok(info) if info.contains("cluster_enabled:1") => {
-            let nodes = vec![address(&host, port, tls)];
-            let resolver = Resolver { host, port, place };
-            cluster(settings, nodes, tls, Some(resolver)).await
-        }
-        // A user who may not ask is on no cluster that we could know of.
-        _ => Ok(Way::Single(connection)),
-    }
-}
-
-async fn cluster(
-    settings: &Settings,
-    nodes: Vec<ConnectionAddr>,
-    tls: bool,
-    resolver: Option<Resolver>,
-) -> Result<Way, String> {
-    let told = |cause: RedisError| cause.to_string();
-    let mut client = ClusterClientBuilder::new(nodes)
-        .connection_timeout(CONNECT)
-        .response_timeout(settings.timeout)
-        .retries(3);
-    if tls {
-        client = client.tls(redis::TlsMode::Secure);
-    }
-    if !settings.username.is_empty() {
-        client = client.username(&settings.username);
-    }
-    if !settings.password.expose().is_empty() {
-        client = client.password(settings.password.expose());
-    }
-    if let Some(resolver) = resolver {
-        client = client.async_dns_resolver(resolver);
-    }
-    let client = client.build().map_err(told)?;
-    client
-        .get_async_connection()
-        .await
-        .map(Way::Cluster)
-        .map_err(told)
-}
-
-fn credentials(settings: &Settings) -> redis::RedisConnectionInfo {
-    let mut info = redis::RedisConnectionInfo::default().set_db(settings.database);
-    if !settings.username.is_empty() {
-        info = info.set_username(&settings.username);
-    }
-    if !settings.password.expose().is_empty() {
-        info = info.set_password(settings.password.expose());
-    }
-    info
-}
-
-/// Time limits are the caller's.
-fn config() -> AsyncConnectionConfig {
-    AsyncConnectionConfig::new()
-        .set_connection_timeout(None)
-        .set_response_timeout(None)
-        .set_pipeline_buffer_size(PIPELINE)
-}
-
-fn address(host: &str, port: u16, tls: bool) -> ConnectionAddr {
-    match tls {
-        false => ConnectionAddr::Tcp(host.to_owned(), port),
-        true => ConnectionAddr::TcpTls {
-            host: host.to_owned(),
-            port,
-            insecure: false,
-            tls_params: None,
-        },
-    }
-}
-
-/// Knows where one host and port really are; all others are looked up.
-struct Resolver {
-    host: String,
-    port: u16,
-    place: Place,
-}
-
-impl AsyncDNSResolver for Resolver {
-    fn resolve<'a, 'b: 'a>(
-        &'a self,
-        host: &'b str,
-        port: u16,
-    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
-        Box::pin(async move {
-            let mut found: Vec<SocketAddr> = Vec::new();
-            if host == self.host && port == self.port {
-                found.extend(&self.place.addresses);
-                for (name, port) in &self.place.names {
-                    found.extend(tokio::net::lookup_host((name.as_str(), *port)).await?);
-                }
-            } else {
-                found.extend(tokio::net::lookup_host((host, port)).await?);
-            }
-            let addresses: Box<dyn Iterator<Item = SocketAddr> + Send> = Box::new(found.into_iter());
-            Ok(addresses)
-        })
     }
 }

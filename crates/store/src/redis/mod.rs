@@ -4,6 +4,7 @@
 //! without waiting for each other. What is told after an exchange goes through a bounded queue.
 
 mod address;
+mod connect;
 mod link;
 mod scripts;
 
