@@ -4,10 +4,13 @@
 use http::{HeaderName, HeaderValue, Method, Request};
 use serde_json::Value;
 use tollgate_mock_llm::{Handle, Options};
-use tollgate_testkit::client::{Answer, get, send};
+use tollgate_testkit::client::{Answer, get, post_json, send};
 use tollgate_testkit::process::Gateway;
 
-use crate::support::{Sight, bridge, documents, gateway, ingress, mock, verbose_log, wasm_plugin};
+use crate::support::{
+    CHAT, CHAT_PATH, Sight, ai_proxy, bridge, documents, gateway, ingress, ingress_for, mock, verbose_log,
+    wasm_plugin,
+};
 
 /// Routes `/NAME` with nothing but these plugins and the log.
 fn start(mock: &Handle, routes: &[&str], plugins: &[String]) -> Gateway {
@@ -45,6 +48,127 @@ async fn ask(gateway: &Gateway, id: &str, mut request: Request<bytes::Bytes>) ->
         .insert("x-request-id", HeaderValue::from_str(id).unwrap());
     let answer = send(gateway.http, request).await.unwrap();
     (answer, gateway.line_of(id))
+}
+
+/// Signs `POST\n\n\napplication/json\n\n/v1/chat/completions` with `appSecret`.
+const CA_SIGNATURE: &str = "XlrDnsDlxMeumNZQj1k73fGBvuQNl933oyNueAB6a8g=";
+/// Signs `consumer1-key\nPOST /v1/chat/completions\n` with the secret `consumer1-secret`.
+const APISIX_SIGNATURE: &str = "Nani6txnzR/SGxdjYnurUMQMSO1xv/2fcBDH2+M9iYM=";
+
+/// A vendor behind two routes, with a plugin for signatures on each, and a log that shows what could leak.
+fn signature_world(mock: &Handle) -> String {
+    let vendor = |route: &str| ai_proxy(route, "{ type: openai, apiTokens: [sk-gateway] }");
+    let ca = plugin(
+        "hmac-auth",
+        "AUTHN",
+        330,
+        "  defaultConfig:\n    consumers:\n    - { name: consumer1, key: appKey, secret: appSecret }\n    \
+         - { name: consumer2, key: otherKey, secret: otherSecret }\n  matchRules:\n\
+         \x20 - ingress: [ca]\n    config: { allow: [consumer1] }\n",
+    );
+    let apisix = plugin(
+        "hmac-auth-apisix",
+        "AUTHN",
+        330,
+        "  defaultConfig:\n    clock_skew: 0\n    signed_headers: [\"@request-target\"]\n    consumers:\n    \
+         - { name: consumer1, access_key: consumer1-key, secret_key: consumer1-secret }\n  matchRules:\n\
+         \x20 - ingress: [apisix]\n    config: { allow: [consumer1] }\n",
+    );
+    let log = verbose_log().replace(
+        r#""flags""#,
+        r#""consumer":"%REQ(X-MSE-CONSUMER)%","sig":"%REQ(X-CA-SIGNATURE)%%REQ(AUTHORIZATION)%","flags""#,
+    );
+    documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress_for("ca.example", "ca", "/", "mock.static", &[]),
+        ingress_for("apisix.example", "apisix", "/", "mock.static", &[]),
+        vendor("ca").replacen("name: ai-proxy", "name: ai-proxy-ca", 1),
+        vendor("apisix"),
+        ca,
+        apisix,
+        log,
+    ])
+}
+
+/// Both kinds of signatures towards a vendor: who gets in, and what vendor and log get to see.
+#[tokio::test]
+async fn signatures_of_two_generations() {
+    let mock = mock(Options::default());
+    let text = signature_world(&mock);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    let chat = |host: &str, headers: &[(&str, &str)]| {
+        let mut request = post_json(CHAT_PATH, CHAT);
+        let all = [&[("host", host), ("x-mse-consumer", "forged")], headers].concat();
+        for (name, value) in all {
+            let name = HeaderName::try_from(name).unwrap();
+            request
+                .headers_mut()
+                .insert(name, HeaderValue::from_str(value).unwrap());
+        }
+        request
+    };
+    let authorization = format!(
+        r#"Signature keyId="consumer1-key",algorithm="hmac-sha256",headers="@request-target",signature="{APISIX_SIGNATURE}""#
+    );
+    let own = [("x-ca-key", "appKey"), ("x-ca-signature", CA_SIGNATURE)];
+    let other = [("x-ca-key", "otherKey"), ("x-ca-signature", CA_SIGNATURE)];
+    let wrong = [("x-ca-key", "appKey"), ("x-ca-signature", APISIX_SIGNATURE)];
+    let moved = authorization.replace("request-target", "request");
+    for (id, host, headers, status, consumer, details) in [
+        ("ca", "ca.example", &own[..], 200, "consumer1", "via_upstream"),
+        ("ca-none", "ca.example", &[], 401, "-", "Invalid_Key"),
+        (
+            "ca-other",
+            "ca.example",
+            &other,
+            403,
+            "-",
+            "Unauthorized_Consumer",
+        ),
+        ("ca-wrong", "ca.example", &wrong, 400, "-", "Invalid_Signature"),
+        (
+            "apisix",
+            "apisix.example",
+            &[("authorization", &*authorization)],
+            200,
+            "consumer1",
+            "via_upstream",
+        ),
+        ("apisix-none", "apisix.example", &[], 401, "-", "direct_response"),
+        (
+            "apisix-moved",
+            "apisix.example",
+            &[("authorization", &*moved)],
+            401,
+            "-",
+            "direct_response",
+        ),
+    ] {
+        let (answer, line) = ask(&gateway, id, chat(host, headers)).await;
+        assert_eq!(answer.status.as_u16(), status, "{id}: {answer:?}");
+        assert_eq!(
+            (&line["consumer"], &line["details"]),
+            (&consumer.into(), &details.into()),
+            "{id}"
+        );
+        let line = line.to_string();
+        assert!(
+            !line.contains(CA_SIGNATURE) && !line.contains(APISIX_SIGNATURE),
+            "{line}"
+        );
+    }
+    assert_eq!(mock.requests().len(), 2);
+    for seen in mock.requests() {
+        let seen = format!("{seen:?}").to_ascii_lowercase();
+        for kept in ["x-ca-key", "x-ca-signature", "keyid", "mse-consumer", "forged"] {
+            assert!(!seen.contains(kept), "{kept}: {seen}");
+        }
+    }
+    let page = gateway.admin("/config_dump").await.text();
+    assert!(
+        !page.contains("appSecret") && !page.contains("consumer1-secret"),
+        "{page}"
+    );
 }
 
 #[tokio::test]

@@ -25,6 +25,8 @@ mod credentials;
 mod ext_auth;
 mod framing;
 mod go_json;
+mod hmac_auth;
+mod hmac_auth_apisix;
 #[cfg(test)]
 mod idle_cost;
 mod ip_restriction;
@@ -41,6 +43,7 @@ mod request_block;
 mod rounds;
 #[cfg(test)]
 mod scene;
+mod signing;
 mod simple_jwt_auth;
 mod spellings;
 mod strict;

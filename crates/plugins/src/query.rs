@@ -1,4 +1,4 @@
-//! Parameters of a request's query string, as Higress's plugins read them: the first of a name counts, names and
+//! Parameters of a request's query string or of a form, as Higress's plugins read them: the first of a name counts, names and
 //! values are percent-decoded, a plus sign stays one.
 
 use std::borrow::Cow;
@@ -7,23 +7,25 @@ use percent_encoding::percent_decode;
 use tollgate_body::Request;
 
 /// The parameters in their order, decoded; they need not be text.
-pub(crate) fn parameters(query: &str) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
-    query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decoded(name), decoded(value))
+pub(crate) fn parameters(form: &[u8]) -> impl Iterator<Item = (Cow<'_, [u8]>, Cow<'_, [u8]>)> {
+    let pairs = form.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty());
+    pairs.map(|pair| {
+        let end = pair.iter().position(|byte| *byte == b'=').unwrap_or(pair.len());
+        let (name, value) = pair.split_at(end);
+        (decoded(name), decoded(value.get(1..).unwrap_or_default()))
     })
 }
 
 /// The value of the first parameter with this name.
 pub(crate) fn parameter<'a>(request: &'a Request, name: &str) -> Option<Cow<'a, [u8]>> {
     let query = request.uri().query()?;
-    parameters(query)
+    parameters(query.as_bytes())
         .find(|(found, _)| **found == *name.as_bytes())
         .map(|(_, value)| value)
 }
 
-fn decoded(text: &str) -> Cow<'_, [u8]> {
-    percent_decode(text.as_bytes()).into()
+fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    percent_decode(text).into()
 }
 
 #[cfg(test)]

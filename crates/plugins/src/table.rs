@@ -16,7 +16,8 @@ use tollgate_store::Stores;
 use crate::{
     ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
     ai_statistics, ai_token_ratelimit, bot_detect, chatgpt_proxy, cluster_key_rate_limit, cors, ext_auth,
-    ip_restriction, jwt_auth, key_auth, key_rate_limit, model_list, request_block, simple_jwt_auth,
+    hmac_auth, hmac_auth_apisix, ip_restriction, jwt_auth, key_auth, key_rate_limit, model_list,
+    request_block, simple_jwt_auth,
 };
 
 /// One built-in plugin.
@@ -334,6 +335,24 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: ext_auth::FIELDS,
         doc: "Asks a service of yours whether a request may come.",
+    },
+    Row {
+        name: "hmac-auth",
+        phase: Phase::Authn,
+        priority: 330,
+        parse: hmac_auth::parse,
+        rules_inherit: true,
+        fields: hmac_auth::FIELDS,
+        doc: "Lets in who signs a request with a known secret, and says which consumer it is.",
+    },
+    Row {
+        name: "hmac-auth-apisix",
+        phase: Phase::Authn,
+        priority: 330,
+        parse: hmac_auth_apisix::parse,
+        rules_inherit: true,
+        fields: hmac_auth_apisix::FIELDS,
+        doc: "Lets in who signs a request as Apache APISIX's clients do, and says which consumer it is.",
     },
     Row {
         name: "ip-restriction",

@@ -82,7 +82,8 @@ impl ChatgptProxy {
     /// The prompt as Go's form values decode it: here a plus sign is a blank.
     fn prompt(&self, query: &str) -> Option<String> {
         let blanks = query.replace('+', "%20");
-        let found = query::parameters(&blanks).find(|(name, _)| **name == *self.config.parameter.as_bytes());
+        let found = query::parameters(blanks.as_bytes())
+            .find(|(name, _)| **name == *self.config.parameter.as_bytes());
         found.map(|(_, value)| String::from_utf8_lossy(&value).into_owned())
     }
 
