@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use tollgate_mock_llm::End;
+use tollgate_mock_llm::{End, Options};
 use tollgate_testkit::process::Gateway;
 
-use crate::support::{PATIENCE, Scene};
+use crate::support::{PATIENCE, Scene, ai_proxy, bridge, documents, gateway, ingress, mock, wasm_plugin};
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients")
@@ -186,6 +186,40 @@ async fn openai_python_to_qwen_and_claude() {
             "{printed}"
         );
     }
+}
+
+/// Each consumer is listed the models of its routes, by the gateway itself.
+#[tokio::test]
+async fn openai_clients_list_the_models_that_they_may_use() {
+    let provider =
+        |mapping: &str| format!("{{ type: openai, apiTokens: [sk-gateway], modelMapping: {mapping} }}");
+    let keys = "  defaultConfig:\n    consumers: [{ name: ann, credential: Bearer key-ann }, { name: bob, credential: Bearer key-bob }]\n    \
+        keys: [authorization]\n    in_query: false\n    global_auth: true\n  matchRules:\n  - ingress: [vip]\n    config: { allow: [ann] }\n";
+    let proxies = ai_proxy("api", &provider("{ fast: gpt-4o-mini, \"*\": gpt-4o }"))
+        + &format!(
+            "  - ingress: [vip]\n    config:\n      provider: {}\n",
+            provider("{ large: gpt-4.1 }")
+        );
+    let mock = mock(Options::default());
+    let parts = [
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        ingress("vip", "/vip", "mock.static", &[]),
+        proxies,
+        wasm_plugin("key-auth", keys).replace("UNSPECIFIED_PHASE", "AUTHN"),
+        wasm_plugin("model-list", "  defaultConfig: {}\n").replace("priority: 100", "priority: 730"),
+    ];
+    let start = gateway().file("scene.yaml", &documents(&parts)).unwrap();
+    let gateway = start.go().unwrap();
+    let url = url(&gateway, "/v1");
+    for arguments in [
+        &["key-ann", "fast", "gpt-4o", "large"][..],
+        &["key-bob", "fast", "gpt-4o"],
+    ] {
+        passes(python(), "openai_models.py", &url, arguments, 4).await;
+        passes(node(), "openai_models.mjs", &url, arguments, 4).await;
+    }
+    assert!(mock.requests().is_empty(), "no vendor is asked");
 }
 
 #[tokio::test]
