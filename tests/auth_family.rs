@@ -172,6 +172,67 @@ async fn signatures_of_two_generations() {
 }
 
 #[tokio::test]
+async fn names_and_passwords() {
+    let mock = mock(Options::default());
+    let spec = "  defaultConfig:\n    encrypted: true\n    global_auth: true\n    consumers:\n    \
+        - { name: consumer1, credential: \"admin:$2b$04$abcdefghijklmnopqrstuu2r9OfJnfCsdneAXAGHnS4UpFFP8WIrW\" }\n    \
+        - { name: consumer2, credential: \"guest:{SHA}5en6G6MezRroT3XKqkdPOmY/BfQ=\" }\n  matchRules:\n\
+        \x20 - ingress: [one]\n    config: { allow: [consumer1] }\n\
+        \x20 - ingress: [own]\n    config: { credentials: [\"a:b\"], realm: here }\n\
+        \x20 - ingress: [broken]\n    config: { encrypted: true, credentials: [\"a:s3cret\"] }\n";
+    let routes = ["any", "one", "own", "broken"];
+    let gateway = start(&mock, &routes, &[plugin("basic-auth", "AUTHN", 320, spec)]);
+    let said = gateway
+        .errors
+        .wait_for(|line| line.contains("is no hash"))
+        .unwrap();
+    assert!(
+        said.contains("credentials[0]") && !said.contains("s3cret"),
+        "{said}"
+    );
+    let (nobody, details) = ("", "Request_denied_by_Basic_Auth_check._");
+    // The base64 of admin:secret, guest:secret, admin:guest and a:b.
+    let (admin, guest) = ("Basic YWRtaW46c2VjcmV0", "Basic Z3Vlc3Q6c2VjcmV0");
+    let (wrong, own) = ("Basic YWRtaW46Z3Vlc3Q=", "Basic YTpi");
+    for (number, (path, credentials, status, reason)) in [
+        ("/any", nobody, 401, "No_Basic_Authentication_information_found."),
+        ("/any", wrong, 401, "Invalid_username_and/or_password"),
+        ("/any", guest, 404, ""),
+        ("/one", admin, 404, ""),
+        ("/one", guest, 403, "Unauthorized_consumer"),
+        ("/own", own, 404, ""),
+        ("/own", admin, 401, "Invalid_username_and/or_password"),
+        ("/broken", own, 500, ""),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let headers = [("authorization", credentials)];
+        let headers = &headers[..usize::from(!credentials.is_empty())];
+        let (answer, line) = ask(
+            &gateway,
+            &format!("basic-{number}"),
+            request(Method::GET, path, headers),
+        )
+        .await;
+        assert_eq!(answer.status.as_u16(), status, "{path} {credentials}: {answer:?}");
+        if !reason.is_empty() {
+            let realm = if path == "/own" { "here" } else { "MSE Gateway" };
+            assert_eq!(answer.header("www-authenticate"), format!("Basic realm={realm}"));
+            assert_eq!(line["details"], format!("{details}{reason}"));
+            assert_eq!(answer.text(), "");
+        }
+    }
+    let seen = format!("{:?}", mock.requests());
+    assert!(seen.contains("consumer1") && seen.contains("consumer2"), "{seen}");
+    let page = gateway.admin("/config_dump").await.text();
+    assert!(
+        !page.contains("2r9OfJnf") && !page.contains("5en6G6Mez"),
+        "{page}"
+    );
+}
+
+#[tokio::test]
 async fn addresses_by_connection_and_by_header() {
     let mock = mock(Options::default());
     let rules = "  matchRules:\n\

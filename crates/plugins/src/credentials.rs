@@ -49,6 +49,11 @@ impl<T> CredentialIndex<T> {
         }
     }
 
+    /// How many secrets there are.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// What a presented value stands for.
     pub(crate) fn get(&self, presented: &[u8]) -> Option<&T> {
         if presented.len() > self.longest {

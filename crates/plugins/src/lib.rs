@@ -16,6 +16,7 @@ mod ai_statistics;
 mod ai_token_ratelimit;
 mod answer_watch;
 mod auth_rules;
+mod basic_auth;
 mod bot_detect;
 mod chatgpt_proxy;
 mod cluster_key_rate_limit;

@@ -15,8 +15,8 @@ use tollgate_store::Stores;
 
 use crate::{
     ai_agent, ai_budget, ai_json_resp, ai_prompt_decorator, ai_prompt_template, ai_proxy, ai_quota,
-    ai_statistics, ai_token_ratelimit, bot_detect, chatgpt_proxy, cluster_key_rate_limit, cors, ext_auth,
-    hmac_auth, hmac_auth_apisix, ip_restriction, jwt_auth, key_auth, key_rate_limit, model_list,
+    ai_statistics, ai_token_ratelimit, basic_auth, bot_detect, chatgpt_proxy, cluster_key_rate_limit, cors,
+    ext_auth, hmac_auth, hmac_auth_apisix, ip_restriction, jwt_auth, key_auth, key_rate_limit, model_list,
     request_block, simple_jwt_auth,
 };
 
@@ -290,6 +290,15 @@ pub static ROWS: &[Row] = &[
         rules_inherit: false,
         fields: &ai_token_ratelimit::FIELDS,
         doc: "Limits tokens a second, minute, hour or day by header, parameter, cookie, consumer or address.",
+    },
+    Row {
+        name: "basic-auth",
+        phase: Phase::Authn,
+        priority: 320,
+        parse: basic_auth::parse,
+        rules_inherit: true,
+        fields: basic_auth::FIELDS,
+        doc: "Lets in who presents a known name and password, and says which consumer it is.",
     },
     Row {
         name: "bot-detect",
