@@ -1,97 +1,38 @@
 //! `ext-auth` through the binary, with a real service that is asked: what it is told, what its answers do, and what
 //! happens while it is slow or gone.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
-use tokio::sync::Notify;
+use http::request::Parts;
+use http::{HeaderValue, Response};
+use http_body_util::Full;
 use tollgate_base::clock;
 use tollgate_mock_llm::Options;
 use tollgate_testkit::client::{Answer, get, send};
 use tollgate_testkit::process::Gateway;
 
+use crate::service::Service;
 use crate::support::{Sight, bridge, documents, gateway, ingress, mock, verbose_log, wasm_plugin};
 
 /// The service: lets in who says `letmein`, and does what the header `x-order` says.
-#[derive(Clone)]
-struct Service {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<(http::request::Parts, Bytes)>>>,
-    stop: Arc<Notify>,
-}
-
-impl Service {
-    async fn start(address: &str) -> Self {
-        let listener = TcpListener::bind(address).await.unwrap();
-        let service = Self {
-            address: listener.local_addr().unwrap(),
-            asked: Arc::default(),
-            stop: Arc::default(),
+async fn service(address: &str) -> Service {
+    Service::start(address, |asked: &Parts| {
+        let said = |name: &str, value: &str| asked.headers.get(name).is_some_and(|found| found == value);
+        let (status, text) = match () {
+            () if said("x-order", "hang") => return None,
+            () if said("x-order", "fail") => (500, "stack trace"),
+            () if said("authorization", "letmein") => (200, ""),
+            () => (401, "who are you?"),
         };
-        let served = service.clone();
-        drop(tollgate_base::task::spawn("authorization service", async move {
-            tokio::select! {
-                () = served.accept(listener) => {}
-                () = served.stop.notified() => {}
-            }
-        }));
-        service
-    }
-
-    async fn accept(&self, listener: TcpListener) {
-        let mut connections = tokio::task::JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            let service = self.clone();
-            connections.spawn(async move {
-                let answer = service_fn(|request| service.answer(request));
-                drop(
-                    http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), answer)
-                        .await,
-                );
-            });
-        }
-    }
-
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-        let (head, body) = request.into_parts();
-        let body = body.collect().await.map(|all| all.to_bytes()).unwrap_or_default();
-        let header = |name: &str| {
-            head.headers
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-                .map(str::to_owned)
-        };
-        let (order, user) = (header("x-order"), header("authorization"));
-        self.asked.lock().unwrap().push((head, body));
-        let answer = |status: u16, text: &'static str| {
-            let builder = Response::builder()
-                .status(status)
-                .header("x-user", "ann")
-                .header("x-why", "because");
-            Ok(builder.body(Full::from(text)).unwrap())
-        };
-        match order.as_deref() {
-            Some("hang") => std::future::pending().await,
-            Some("fail") => answer(500, "stack trace"),
-            _ if user.as_deref() == Some("letmein") => answer(200, ""),
-            _ => answer(401, "who are you?"),
-        }
-    }
-
-    fn last(&self) -> (http::request::Parts, Bytes) {
-        self.asked.lock().unwrap().pop().expect("nobody asked")
-    }
+        let answer = Response::builder()
+            .status(status)
+            .header("x-user", "ann")
+            .header("x-why", "because");
+        Some(answer.body(Full::from(text)).unwrap())
+    })
+    .await
 }
 
 /// A route that the service guards, with more of the plugin's config.
@@ -128,7 +69,7 @@ const LETMEIN: (&str, &str) = ("authorization", "letmein");
 
 #[tokio::test]
 async fn the_service_decides_and_is_told_what_it_needs() {
-    let (service, mock) = (Service::start("127.0.0.1:0").await, mock(Options::default()));
+    let (service, mock) = (service("127.0.0.1:0").await, mock(Options::default()));
     let gateway = start(&service, mock.addr(), "");
     let seen = ask(
         &gateway,
@@ -175,7 +116,7 @@ async fn the_service_decides_and_is_told_what_it_needs() {
 
 #[tokio::test]
 async fn a_service_that_is_slow_or_gone_opens_no_door_and_is_told_once() {
-    let (service, mock) = (Service::start("127.0.0.1:0").await, mock(Options::default()));
+    let (service, mock) = (service("127.0.0.1:0").await, mock(Options::default()));
     let gateway = start(&service, mock.addr(), "    status_on_error: 503\n");
     assert_eq!(ask(&gateway, "/echo", "", &[LETMEIN]).await.status, 200);
     let begun = clock::now();
@@ -188,11 +129,11 @@ async fn a_service_that_is_slow_or_gone_opens_no_door_and_is_told_once() {
     );
     let failed = ask(&gateway, "/echo", "", &[LETMEIN, ("x-order", "fail")]).await;
     assert_eq!((failed.status.as_u16(), failed.text()), (503, String::new()));
-    service.stop.notify_waiters();
+    service.stop();
     for _ in 0..3 {
         assert_eq!(ask(&gateway, "/echo", "", &[LETMEIN]).await.status, 503);
     }
-    let again = Service::start(&service.address.to_string()).await;
+    let again = self::service(&service.address.to_string()).await;
     assert_eq!(ask(&gateway, "/echo", "", &[LETMEIN]).await.status, 200);
     assert_eq!(again.asked.lock().unwrap().len(), 1);
     gateway
@@ -209,7 +150,7 @@ async fn a_service_that_is_slow_or_gone_opens_no_door_and_is_told_once() {
 
 #[tokio::test]
 async fn it_opens_one_where_the_config_says_so() {
-    let (service, mock) = (Service::start("127.0.0.1:0").await, mock(Options::default()));
+    let (service, mock) = (service("127.0.0.1:0").await, mock(Options::default()));
     let open = "    failure_mode_allow: true\n    failure_mode_allow_header_add: true\n";
     let gateway = start(&service, mock.addr(), open);
     let seen = ask(&gateway, "/echo", "", &[("x-order", "fail")]).await;
@@ -218,6 +159,6 @@ async fn it_opens_one_where_the_config_says_so() {
         serde_json::json!(["true"])
     );
     assert_eq!(ask(&gateway, "/echo", "", &[]).await.status, 401);
-    service.stop.notify_waiters();
+    service.stop();
     assert_eq!(ask(&gateway, "/echo", "", &[]).await.status, 200);
 }

@@ -60,6 +60,8 @@ mod reload;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod service;
+#[cfg(test)]
 mod shutdown;
 #[cfg(test)]
 mod statistics_documents;

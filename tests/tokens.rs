@@ -1,17 +1,24 @@
 //! `jwt-auth` and `simple-jwt-auth` through the binary: whose token gets in, who gets to see it, and keys that change
 //! while requests run.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use http::HeaderValue;
+use http::{HeaderValue, Response};
+use http_body_util::Full;
 use serde_json::{Value, json};
+use tollgate_base::clock;
 use tollgate_mock_llm::{Handle, Options};
 use tollgate_testkit::client::{Answer, get, post_json, send};
 use tollgate_testkit::process::Gateway;
 
+use crate::service::Service;
 use crate::support::{
-    CHAT, CHAT_PATH, Sight, ai_proxy, bridge, documents, gateway, higress_config, ingress, mock, wasm_plugin,
+    CHAT, CHAT_PATH, PATIENCE, Sight, ai_proxy, bridge, documents, gateway, higress_config, ingress, mock,
+    wasm_plugin,
 };
 
 /// A minute after which no test runs any more.
@@ -210,6 +217,75 @@ async fn keys_change_under_way_and_a_mistake_keeps_the_last_good_ones() {
         "{line}"
     );
     assert_eq!(both().await, (401, 200));
+}
+
+/// Keys of a real server: fetched once for all, again when a token names one that is new, kept while the server is gone.
+#[tokio::test]
+async fn published_keys_are_fetched_and_change() {
+    let published = Arc::new(Mutex::new(jwks(&[1])));
+    let set = published.clone();
+    let server = Service::start("127.0.0.1:0", move |_| {
+        Some(Response::new(Full::from(set.lock().unwrap().clone())))
+    })
+    .await;
+    let mock = mock(Options::default());
+    let spec = "  defaultConfig:\n    consumers:\n    - name: everybody\n      issuer: issuer\n      claims_to_headers: [{ claim: sub, header: x-user \
+        }]\n      remote_jwks: { service_name: idp.static, service_host: idp.example, path: /certs, timeout: 500 }\n";
+    let world = world(&mock, &authn("jwt-auth", spec, 340));
+    let with_idp = world.replace(
+        "  registries:\n",
+        &format!(
+            "  registries:\n  - {{ name: idp, type: static, domain: \"{}\", port: 80 }}\n",
+            server.address
+        ),
+    );
+    let gateway = gateway().file("scene.yaml", &with_idp).unwrap().go().unwrap();
+    let (old, new) = (token(1, &claims()), token(2, &claims()));
+    let first = (0..50).map(|_| status(&gateway, "/echo", &old));
+    assert_eq!(futures_util::future::join_all(first).await, [200; 50]);
+    let (asked, _) = server.last();
+    assert!(asked.uri == "/certs" && asked.headers["host"] == "idp.example");
+    assert!(
+        server.asked.lock().unwrap().is_empty(),
+        "one fetch is enough for all"
+    );
+
+    *published.lock().unwrap() = jwks(&[2]);
+    let rotated = async { while status(&gateway, "/echo", &new).await != 200 {} };
+    tokio::time::timeout(Duration::from_secs(3), rotated)
+        .await
+        .unwrap();
+    assert_eq!(status(&gateway, "/echo", &old).await, 401);
+    assert_eq!(status(&gateway, "/echo", "").await, 401);
+    // Tokens that name whatever keys make nobody fetch at each request.
+    server.asked.lock().unwrap().clear();
+    let begun = clock::now();
+    for number in 3..200 {
+        assert_eq!(status(&gateway, "/echo", &token(number, &claims())).await, 401);
+    }
+    let most = begun.elapsed().as_secs() as usize + 2;
+    assert!(server.asked.lock().unwrap().len() <= most);
+
+    server.stop();
+    assert_eq!(status(&gateway, "/echo", &new).await, 200);
+    let told = async {
+        while !said(&gateway, "fails") {
+            status(&gateway, "/echo", &old).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.unwrap();
+    assert_eq!(
+        status(&gateway, "/echo", &new).await,
+        200,
+        "the last good keys stay in force"
+    );
+}
+
+fn said(gateway: &Gateway, what: &str) -> bool {
+    let lines = gateway.errors.all();
+    lines
+        .iter()
+        .any(|line| line.contains("the service that publishes keys") && line.contains(what))
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ mod answer_watch;
 mod auth_rules;
 mod basic_auth;
 mod bot_detect;
+mod callee;
 mod chatgpt_proxy;
 mod cluster_key_rate_limit;
 mod consumers;

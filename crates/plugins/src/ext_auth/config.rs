@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 use tollgate_base::ConfigError;
-use tollgate_plugin::cluster_name;
 
 use super::matcher::{Names, Requests};
+use crate::callee::Callee;
 use crate::framing::is_framing;
 use crate::strict::Strict;
 use crate::table::{Field, ParseContext};
 
-const DEFAULT_PORT: u16 = 80;
 /// In milliseconds.
 const DEFAULT_TIMEOUT: i64 = 1000;
 const DEFAULT_BODY_LIMIT: usize = 10 * 1024 * 1024;
@@ -32,9 +31,7 @@ pub(super) struct Config {
 /// The service, and what goes to it and comes from it.
 #[derive(Debug)]
 pub(super) struct Service {
-    /// Name of the service's cluster.
-    pub(super) cluster: String,
-    pub(super) authority: Authority,
+    pub(super) callee: Callee,
     pub(super) target: Target,
     pub(super) timeout: Duration,
     /// Headers of the client that the service is told besides `Authorization`.
@@ -95,7 +92,7 @@ impl Service {
         let endpoint = endpoint.ok_or_else(|| ConfigError::new("endpoint", "is required"))?;
         let within = |fault: ConfigError| fault.within("endpoint");
         let endpoint = Strict::of(endpoint).map_err(within)?;
-        let (cluster, authority) = place(endpoint).map_err(within)?;
+        let callee = Callee::parse(endpoint).map_err(within)?;
         let target = target(endpoint, is_forward, context).map_err(within)?;
         let timeout = match fields.integer("timeout")?.unwrap_or(0) {
             0 => DEFAULT_TIMEOUT,
@@ -104,8 +101,7 @@ impl Service {
         let timeout =
             u64::try_from(timeout).map_err(|_| ConfigError::new("timeout", "must not be negative"))?;
         let mut service = Self {
-            cluster,
-            authority,
+            callee,
             target,
             timeout: Duration::from_millis(timeout),
             told: None,
@@ -153,23 +149,6 @@ impl Service {
         self.to_client = Names::parse(fields, "allowed_client_headers")?;
         Ok(())
     }
-}
-
-fn place(endpoint: Strict<'_>) -> Result<(String, Authority), ConfigError> {
-    let service = endpoint.required("service_name")?;
-    let port = match endpoint.integer("service_port")?.unwrap_or(0) {
-        0 => DEFAULT_PORT,
-        port => u16::try_from(port).map_err(|_| ConfigError::new("service_port", "is no port"))?,
-    };
-    let host = endpoint.text("service_host")?.filter(|host| !host.is_empty());
-    let field = if host.is_some() {
-        "service_host"
-    } else {
-        "service_name"
-    };
-    let authority = Authority::try_from(host.unwrap_or(service));
-    let authority = authority.map_err(|_| ConfigError::new(field, "is no name of a host"))?;
-    Ok((cluster_name(service, port), authority))
 }
 
 fn target(endpoint: Strict<'_>, is_forward: bool, context: &ParseContext) -> Result<Target, ConfigError> {

@@ -12,7 +12,6 @@ mod question;
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -49,14 +48,11 @@ pub(crate) fn parse(
     let written = rule.or(global).unwrap_or(&Value::Null);
     Ok(Arc::new(ExtAuth {
         config: Config::parse(written, context)?,
-        fails: AtomicBool::new(false),
     }))
 }
 
 struct ExtAuth {
     config: Config,
-    /// Whether the service failed when it was last asked.
-    fails: AtomicBool,
 }
 
 /// What the service said.
@@ -92,7 +88,8 @@ impl Plugin for ExtAuth {
             Ok(verdict) => Some(format!("it answers {}", verdict.status.as_u16())),
             Err(failure) => Some(failure.to_string()),
         };
-        self.note(failure.as_deref());
+        let callee = &self.config.service.callee;
+        callee.note("the authorization service", failure.as_deref());
         match asked {
             Ok(verdict) if verdict.status == StatusCode::OK => {
                 self.take_headers(exchange, &mut request, &verdict.headers);
@@ -135,24 +132,15 @@ impl ExtAuth {
         })?;
         let service = &self.config.service;
         let caller = next.caller(exchange);
-        let answer = caller.call(&service.cluster, question, service.timeout).await?;
+        let answer = caller
+            .call(&service.callee.cluster, question, service.timeout)
+            .await?;
         let (parts, mut body) = answer.into_parts();
         Ok(Verdict {
             status: parts.status,
             headers: parts.headers,
             body: body.buffer(ANSWER_LIMIT_NAME, ANSWER_LIMIT).await?,
         })
-    }
-
-    /// One line where the service begins to fail and one where it answers again.
-    fn note(&self, failure: Option<&str>) {
-        let failed = self.fails.swap(failure.is_some(), Ordering::Relaxed);
-        let service = &*self.config.service.cluster;
-        match failure {
-            Some(reason) if !failed => tracing::warn!(service, reason, "the authorization service fails"),
-            None if failed => tracing::info!(service, "the authorization service is back"),
-            _ => {}
-        }
     }
 
     /// What the service wants the request to go on with, the first of each name.

@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use tollgate_base::headers::X_FORWARDED_PROTO;
 use tollgate_body::{Body, Request};
@@ -51,12 +51,8 @@ pub(super) fn about(
             (method.clone(), path.clone())
         }
     };
-    headers.insert(HOST, HeaderValue::from_str(service.authority.as_str())?);
-    let uri = Uri::builder()
-        .scheme(Scheme::HTTP)
-        .authority(service.authority.clone())
-        .path_and_query(target)
-        .build()?;
+    headers.insert(HOST, HeaderValue::from_str(service.callee.authority.as_str())?);
+    let uri = service.callee.uri(target)?;
     let mut question = Request::new(body.map_or_else(Body::empty, Body::bytes));
     *question.method_mut() = method;
     *question.uri_mut() = uri;

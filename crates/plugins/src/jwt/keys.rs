@@ -95,6 +95,12 @@ impl KeySet {
         }
     }
 
+    /// Whether one of the keys may be meant by this name.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        let mut ids = self.0.iter().map(|key| key.id.as_deref());
+        ids.any(|known| known.is_none_or(|known| known == id))
+    }
+
     /// Whether one of the keys made the signature.
     pub(crate) fn verify(&self, token: &Token<'_>) -> Result<(), Fault> {
         let mut fits = false;

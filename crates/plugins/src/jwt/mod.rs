@@ -29,6 +29,7 @@ impl Fault {
         Self("Jwt is not in the form of Header.Payload.Signature with two dots and 3 sections");
     pub(crate) const FAILS: Self = Self("Jwt verification fails");
     pub(crate) const NO_KEY: Self = Self("Jwks doesn't have key to match kid or alg from Jwt");
+    pub(crate) const NOT_FETCHED: Self = Self("Jwks remote fetch is failed");
     const LENGTH: Self = Self("Jwt is too long");
     const HEADER_BASE64: Self = Self("Jwt header is an invalid Base64url encoded");
     const HEADER_JSON: Self = Self("Jwt header is an invalid JSON");

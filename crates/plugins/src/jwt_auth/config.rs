@@ -9,8 +9,10 @@ use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 use tollgate_base::ConfigError;
 use tollgate_body::Request;
+use tollgate_plugin::{Exchange, Next};
 
 use super::place::Place;
+use super::remote::Remote;
 use crate::auth_rules::Reader;
 use crate::credentials::consumer_name;
 use crate::framing::is_framing;
@@ -36,6 +38,8 @@ pub(super) struct Consumers {
     names: HashSet<Arc<str>>,
     /// All places, each once.
     pub(super) places: Vec<Place>,
+    /// Services that publish keys, each once.
+    remotes: Vec<Arc<Remote>>,
     /// Only requests with one of these headers are asked; empty: all.
     enabling: Vec<HeaderName>,
 }
@@ -50,7 +54,7 @@ impl fmt::Debug for Consumers {
 /// Somebody with keys.
 pub(super) struct Consumer {
     pub(super) name: Arc<str>,
-    keys: KeySet,
+    keys: Keys,
     /// Claims that must be there, as texts.
     claims: Vec<(String, String)>,
     /// Where tokens may stand, by their numbers.
@@ -59,6 +63,12 @@ pub(super) struct Consumer {
     /// In seconds.
     skew: u64,
     pub(super) keep_token: bool,
+}
+
+/// Where the keys are.
+enum Keys {
+    Written(KeySet),
+    Published(Arc<Remote>),
 }
 
 /// A claim that services behind are told.
@@ -94,6 +104,7 @@ impl Consumers {
             all: Vec::with_capacity(written.len()),
             names: HashSet::with_capacity(written.len()),
             places: Vec::new(),
+            remotes: Vec::new(),
             enabling: header_names(fields, "enable_headers")?,
         };
         if written.is_empty() {
@@ -118,7 +129,7 @@ impl Consumers {
             let text = format!("another consumer is called {name:?} too");
             return Err(ConfigError::new("name", text));
         }
-        let keys = KeySet::parse(fields.required("jwks")?, "jwks", context)?;
+        let keys = self.keys_of(fields, context)?;
         let mut claims = claims_of(fields)?;
         if let Some(issuer) = fields.text("issuer")? {
             claims.push(("iss".to_owned(), issuer.trim().to_owned()));
@@ -139,6 +150,24 @@ impl Consumers {
             keep_token: fields.flag("keep_token")?.unwrap_or(true),
         });
         Ok(())
+    }
+
+    fn keys_of(&mut self, fields: Strict<'_>, context: &ParseContext) -> Result<Keys, ConfigError> {
+        let Some(remote) = fields.get("remote_jwks") else {
+            let written = fields.required("jwks")?;
+            return KeySet::parse(written, "jwks", context).map(Keys::Written);
+        };
+        if fields.has("jwks") {
+            return Err(ConfigError::new("remote_jwks", "cannot stand next to jwks"));
+        }
+        let remote = Strict::of(remote).and_then(Remote::parse);
+        let remote = remote.map_err(|fault| fault.within("remote_jwks"))?;
+        let known = self.remotes.iter().find(|known| known.is_like(&remote)).cloned();
+        Ok(Keys::Published(known.unwrap_or_else(|| {
+            let remote = Arc::new(remote);
+            self.remotes.push(remote.clone());
+            remote
+        })))
     }
 
     fn places_of(&mut self, fields: Strict<'_>) -> Result<Vec<usize>, ConfigError> {
@@ -177,10 +206,12 @@ impl Consumers {
 impl Consumer {
     /// Whether every token that stands in the consumer's places is the consumer's, and there is one; then the values
     /// of the headers, for each token.
-    pub(super) fn verify(
+    pub(super) async fn verify(
         &self,
         tokens: &[Option<Result<Token<'_>, Fault>>],
         now: u64,
+        exchange: &Exchange,
+        next: Next<'_>,
     ) -> Result<Vec<Vec<Option<HeaderValue>>>, Fault> {
         let mut values = Vec::new();
         for token in self
@@ -196,7 +227,13 @@ impl Consumer {
                 return Err(Fault::FAILS);
             }
             token.is_current(now, self.skew)?;
-            self.keys.verify(token)?;
+            match &self.keys {
+                Keys::Written(keys) => keys.verify(token)?,
+                Keys::Published(remote) => {
+                    let keys = remote.keys(token.key_id.as_deref(), exchange, next).await?;
+                    keys.verify(token)?;
+                }
+            }
             values.push(self.headers.iter().map(|header| header.value(token)).collect());
         }
         match values.is_empty() {
@@ -320,7 +357,42 @@ pub(crate) const FIELDS: &[Field] = &[
     field(
         "consumers[].jwks",
         "string",
-        "The keys that its tokens are verified with: a JSON Web Key Set as text. Required.",
+        "The keys that its tokens are verified with: a JSON Web Key Set as text. In this or in remote_jwks.",
+    ),
+    field(
+        "consumers[].remote_jwks",
+        "object",
+        "The service that publishes its keys, in place of jwks.",
+    ),
+    field(
+        "consumers[].remote_jwks.service_name",
+        "string",
+        "The service, such as idp.dns. Required.",
+    ),
+    field(
+        "consumers[].remote_jwks.service_port",
+        "integer",
+        "Its port. Default 80.",
+    ),
+    field(
+        "consumers[].remote_jwks.service_host",
+        "string",
+        "The Host that it is asked for. Default: the service's name.",
+    ),
+    field(
+        "consumers[].remote_jwks.path",
+        "string",
+        "The path of the key set. Required.",
+    ),
+    field(
+        "consumers[].remote_jwks.timeout",
+        "integer",
+        "Longest wait for it, in milliseconds. Default 1000.",
+    ),
+    field(
+        "consumers[].remote_jwks.cache_duration",
+        "integer",
+        "How long keys are fresh, in seconds. Default 300.",
     ),
     field(
         "consumers[].issuer",

@@ -5,6 +5,7 @@
 
 mod config;
 mod place;
+mod remote;
 
 #[cfg(test)]
 mod tests;
@@ -72,7 +73,7 @@ impl Plugin for JwtAuth {
         if !consumers.asks(&request) {
             return next.run(exchange, request).await;
         }
-        match self.judge(consumers, exchange, &request) {
+        match self.judge(consumers, exchange, &request, next).await {
             Verdict::Comes(consumer, values) => {
                 recognised(exchange, &mut request, &consumer.name);
                 consumer.tell(&mut request, &values);
@@ -101,7 +102,13 @@ impl Plugin for JwtAuth {
 }
 
 impl JwtAuth {
-    fn judge<'c>(&self, consumers: &'c Consumers, exchange: &mut Exchange, request: &Request) -> Verdict<'c> {
+    async fn judge<'c>(
+        &self,
+        consumers: &'c Consumers,
+        exchange: &mut Exchange,
+        request: &Request,
+        next: Next<'_>,
+    ) -> Verdict<'c> {
         let texts: Vec<Option<Result<Cow<'_, str>, Fault>>> = consumers
             .places
             .iter()
@@ -130,7 +137,7 @@ impl JwtAuth {
         let now = clock::unix_seconds();
         let (mut first_fault, mut stranger) = (None, None);
         for consumer in &consumers.all {
-            match consumer.verify(&tokens, now) {
+            match consumer.verify(&tokens, now, exchange, next).await {
                 Ok(values) => {
                     if self.ask.lets_in(Some(&*consumer.name), EmptyList::Nobody) {
                         return Verdict::Comes(consumer, values);

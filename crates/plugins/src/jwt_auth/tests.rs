@@ -1,10 +1,14 @@
 //! The plugin through its front door: whose token gets in, what a refusal says, and what goes on to services behind.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tollgate_base::clock;
+use tollgate_body::{Body, Response};
 
+use crate::jwt::Fault;
 use crate::jwt::signing::{Signer, signers};
-use crate::test_chain::{Went, get, global, parse, rule, run};
+use crate::test_chain::{Behind, Went, get, global, parse, rule, run, run_before};
 
 const NAME: &str = "jwt-auth";
 
@@ -426,6 +430,158 @@ fn what_is_wrong_is_told_with_its_place() {
     assert_eq!(
         parse(NAME, Some(&warned), None, false).unwrap().1,
         ["consumers[0].jwks.keys[0]: is shorter than 32 bytes: it can be guessed from a token"]
+    );
+}
+
+/// One consumer whose keys `idp.static` publishes.
+fn published(more: Value) -> Value {
+    let mut remote = json!({"service_name": "idp.static", "path": "/certs?a=1"});
+    remote
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    json!({"consumers": [{"name": "c", "remote_jwks": remote}, {"name": "d", "remote_jwks": remote}]})
+}
+
+/// A service that publishes keys, and what stands behind the plugin.
+struct Publisher {
+    plugin: std::sync::Arc<dyn tollgate_plugin::Plugin>,
+    behind: Behind,
+}
+
+impl Publisher {
+    fn new(config: &Value) -> Self {
+        Self {
+            plugin: global(NAME, config).unwrap(),
+            behind: Behind::default(),
+        }
+    }
+
+    fn publishes(&self, status: u16, set: &str) {
+        let mut response = Response::new(Body::bytes(set.to_owned()));
+        *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        self.behind.services.answers.borrow_mut().push_back(Ok(response));
+    }
+
+    /// Status and text of the answer to a token, and how often the service was asked for it.
+    async fn ask(&self, signer: &Signer) -> (u16, String, usize) {
+        let token = bearer(&signer.token(&claims(json!({}))));
+        let went = run_before(&self.plugin, get("/", &[("authorization", &token)]), &self.behind).await;
+        (went.status, went.body, went.calls.len())
+    }
+
+    async fn status(&self, signer: &Signer) -> (u16, usize) {
+        let (status, _, calls) = self.ask(signer).await;
+        (status, calls)
+    }
+}
+
+fn second() -> tokio::time::Sleep {
+    tokio::time::sleep(Duration::from_secs(1))
+}
+
+#[tokio::test(start_paused = true)]
+async fn published_keys_are_fetched_when_they_are_needed_and_old() {
+    let publisher = Publisher::new(&published(
+        json!({"cache_duration": 60, "timeout": 70, "service_port": 8080}),
+    ));
+    let signer = Signer::secret("HS256", 1);
+    let none = run_before(&publisher.plugin, get("/", &[]), &publisher.behind).await;
+    assert_eq!((none.status, none.calls.len()), (401, 0), "no token, no question");
+    publisher.publishes(200, &signer.jwks());
+    let token = bearer(&signer.token(&claims(json!({}))));
+    let went = run_before(
+        &publisher.plugin,
+        get("/", &[("authorization", &token)]),
+        &publisher.behind,
+    )
+    .await;
+    assert_eq!(went.consumer.as_deref(), Some("c"));
+    let [call] = &went.calls[..] else { panic!() };
+    assert_eq!(
+        (&*call.cluster, call.timeout),
+        ("outbound|8080||idp.static", Duration::from_millis(70))
+    );
+    assert_eq!(
+        (call.method.as_str(), call.uri.to_string()),
+        ("GET", "http://idp.static/certs?a=1".to_owned())
+    );
+    assert_eq!(
+        (call.header("host"), call.header("authorization")),
+        ("idp.static".into(), String::new())
+    );
+    assert_eq!(publisher.status(&signer).await, (200, 0));
+    tokio::time::advance(Duration::from_secs(61)).await;
+    publisher.publishes(200, &Signer::secret("HS256", 2).jwks());
+    assert_eq!(publisher.status(&signer).await, (401, 1), "the key is gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_a_new_key_makes_it_known() {
+    let publisher = Publisher::new(&published(json!({})));
+    let (old, new) = (
+        Signer::secret("HS256", 1).named("1"),
+        Signer::secret("HS256", 2).named("2"),
+    );
+    publisher.publishes(200, &old.jwks());
+    assert_eq!(publisher.status(&old).await, (200, 1));
+    publisher.publishes(200, &new.jwks());
+    // Not twice within a second, whatever keys tokens name.
+    assert_eq!(publisher.ask(&new).await, (401, Fault::NO_KEY.0.to_owned(), 0));
+    second().await;
+    assert_eq!(publisher.status(&new).await, (200, 1));
+    assert_eq!(publisher.status(&old).await, (401, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_good_keys_stay_in_force() {
+    let publisher = Publisher::new(&published(json!({"cache_duration": 1})));
+    let signer = Signer::secret("HS256", 1);
+    let refused = (401, "Jwks remote fetch is failed".to_owned());
+    // Nobody is there, and nobody is asked again at once.
+    for calls in [1, 0] {
+        assert_eq!(
+            publisher.ask(&signer).await,
+            (refused.0, refused.1.clone(), calls)
+        );
+    }
+    for (status, set) in [(404, ""), (200, "no set"), (200, "{\"keys\":[]}")] {
+        second().await;
+        publisher.publishes(status, set);
+        assert_eq!(publisher.status(&signer).await, (401, 1), "{set}");
+    }
+    second().await;
+    publisher.publishes(200, &signer.jwks());
+    assert_eq!(publisher.status(&signer).await, (200, 1));
+    for (status, set) in [(503, ""), (200, "no set"), (200, "{\"keys\":[]}")] {
+        second().await;
+        publisher.publishes(status, set);
+        assert_eq!(publisher.status(&signer).await, (200, 1), "{set}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_published_keys_is_told() {
+    for (more, message) in [
+        (json!({"service_name": ""}), "service_name: is required"),
+        (json!({"service_port": 70000}), "service_port: is no port"),
+        (json!({"path": "certs"}), "path: is no path: it begins with /"),
+        (json!({"path": null}), "path: is required"),
+        (json!({"timeout": -1}), "timeout: must not be negative"),
+        (
+            json!({"cache_duration": "long"}),
+            "cache_duration: must be a whole number",
+        ),
+    ] {
+        let told = global(NAME, &published(more)).err().unwrap();
+        assert_eq!(told, format!("consumers[0].remote_jwks.{message}"));
+    }
+    let mut both = published(json!({}));
+    both["consumers"][0]["jwks"] = json!("{}");
+    let told = global(NAME, &both).err();
+    assert_eq!(
+        told.as_deref(),
+        Some("consumers[0].remote_jwks: cannot stand next to jwks")
     );
 }
 
