@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::Error;
+use tollgate_body::http1::{Decoded, Framing};
 
-use super::decoder::{Decoded, Framing};
 use super::{Fault, Http1};
 use crate::endpoint::Lease;
 use crate::failure;
@@ -75,7 +75,7 @@ impl Http1Body {
             && let Some((mut connection, lease)) = self.source.take()
         {
             // The answer is complete: the connection is free again.
-            if self.read.excess {
+            if self.read.excess > 0 {
                 connection.spoil();
             }
             lease.endpoint().put_back(connection);

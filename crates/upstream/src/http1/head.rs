@@ -3,17 +3,16 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, response};
+use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use hyper::ext::ReasonPhrase;
-
-use super::decoder::{Chunked, Framing};
+use tollgate_body::http1::{
+    Chunked, Framing, MOST_FIELDS, digits, has_option, header_map, parse_failure,
+};
 
 /// Most bytes of an answer's head.
 const LARGEST_HEAD: usize = 64 * 1024;
-/// Most header fields.
-const MOST_FIELDS: usize = 100;
 /// Most interim answers (1xx) before the real one.
 const MOST_INTERIM: u32 = 64;
 
@@ -85,7 +84,7 @@ fn parse(method: &Method, input: &[u8]) -> Result<Option<(Head, usize)>, &'stati
     let length = match outcome {
         Ok(httparse::Status::Complete(length)) => length,
         Ok(httparse::Status::Partial) => return Ok(None),
-        Err(cause) => return Err(why(cause)),
+        Err(cause) => return Err(parse_failure(cause)),
     };
     if length > LARGEST_HEAD {
         return Err("message head is too large");
@@ -121,40 +120,6 @@ fn parse(method: &Method, input: &[u8]) -> Result<Option<(Head, usize)>, &'stati
         persistent,
     };
     Ok(Some((head, length)))
-}
-
-fn why(cause: httparse::Error) -> &'static str {
-    match cause {
-        httparse::Error::HeaderName | httparse::Error::HeaderValue => "invalid HTTP header parsed",
-        httparse::Error::Status => "invalid HTTP status-code parsed",
-        httparse::Error::TooManyHeaders => "message head has too many headers",
-        httparse::Error::Version => "invalid HTTP version parsed",
-        httparse::Error::NewLine | httparse::Error::Token => "invalid HTTP head parsed",
-    }
-}
-
-/// All values share one copy of the head.
-fn header_map(
-    fields: &[httparse::Header<'_>],
-    input: &[u8],
-    length: usize,
-) -> Result<HeaderMap, &'static str> {
-    let invalid = "invalid HTTP header parsed";
-    let shared = Bytes::copy_from_slice(input.get(..length).unwrap_or(input));
-    let begin = input.as_ptr() as usize;
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| invalid)?;
-        let value = if field.value.is_empty() {
-            HeaderValue::from_static("")
-        } else {
-            let from = field.value.as_ptr() as usize - begin;
-            let piece = shared.slice(from..from + field.value.len());
-            HeaderValue::from_maybe_shared(piece).map_err(|_| invalid)?
-        };
-        headers.append(name, value);
-    }
-    Ok(headers)
 }
 
 fn framing(
@@ -204,23 +169,8 @@ fn said_length(headers: &HeaderMap) -> Result<Option<u64>, &'static str> {
     Ok(known)
 }
 
-/// Digits only: no sign, no blanks.
-fn digits(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |value, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    })
-}
-
 fn is_persistent(version: Version, headers: &HeaderMap) -> bool {
-    let says = |option: &[u8]| {
-        let values = headers.get_all(CONNECTION).iter();
-        let mut members = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        members.any(|member| member.trim_ascii().eq_ignore_ascii_case(option))
-    };
+    let says = |option: &[u8]| has_option(headers, &CONNECTION, option);
     if version == Version::HTTP_11 {
         !says(b"close")
     } else {

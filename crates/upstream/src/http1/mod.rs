@@ -5,12 +5,11 @@
 //! holds no memory but its state. A connection goes back to its endpoint only when the answer was read to its end; a
 //! body dropped earlier takes the connection, hence the upstream's work, with it.
 //!
-//! `upload` writes, `input` reads, `head` and `decoder` understand, `body` is what the answer's reader holds.
+//! `upload` writes, `head` understands, `body` is what the answer's reader holds; what both sides of the gateway need
+//! of the protocol is in `tollgate_body::http1`.
 
 mod body;
-mod decoder;
 mod head;
-mod input;
 mod upload;
 
 #[cfg(test)]
@@ -27,9 +26,9 @@ use http::Method;
 use tokio::task::coop::unconstrained;
 use tollgate_base::clock::{self, Instant};
 use tollgate_body::Request;
+use tollgate_body::http1::{Decoded, Framing, poll_read};
 
 pub(crate) use self::body::Http1Body;
-use self::decoder::{Decoded, Framing};
 use self::head::{Head, HeadReader};
 pub(crate) use self::upload::Source;
 use self::upload::{Stopped, Upload};
@@ -138,7 +137,7 @@ impl Http1 {
             return false;
         }
         let stream = &mut self.stream;
-        let anything = poll_fn(|context| input::poll_read(stream, context, |_| ()));
+        let anything = poll_fn(|context| poll_read(stream, context, |_| ()));
         // A task that has used up its turn would be told that nothing came, whatever did.
         let probe = pin!(unconstrained(anything));
         probe.poll(&mut Context::from_waker(Waker::noop())).is_pending()
@@ -181,7 +180,7 @@ impl Http1 {
             Err(fault) => return Poll::Ready(Err(Broken::Http1(fault))),
         };
         loop {
-            let read = input::poll_read(&mut self.stream, context, |input| {
+            let read = poll_read(&mut self.stream, context, |input| {
                 let Head {
                     parts,
                     mut framing,
@@ -259,7 +258,7 @@ impl Http1 {
         if self.upload.is_some() {
             self.poll_upload(context)?;
         }
-        let read = input::poll_read(&mut self.stream, context, |input| framing.decode(input));
+        let read = poll_read(&mut self.stream, context, |input| framing.decode(input));
         read.map(|outcome| match outcome {
             Ok(Some(decoded)) => Ok(decoded),
             Ok(None) if matches!(framing, Framing::UntilClose) => Ok(Decoded {

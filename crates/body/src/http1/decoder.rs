@@ -6,8 +6,9 @@
 use std::ops::Range;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRAILER, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::fields::may_trail;
 
 /// Payload of at least this many bytes leaves in the memory it was read into; a smaller one is copied, so that it does
 /// not keep a large buffer alive.
@@ -19,7 +20,7 @@ const MOST_TRAILERS: usize = 100;
 
 /// How the end of a body is told.
 #[derive(Debug)]
-pub(super) enum Framing {
+pub enum Framing {
     /// So many bytes are still to come.
     Length(u64),
     /// `transfer-encoding: chunked`.
@@ -30,29 +31,29 @@ pub(super) enum Framing {
 
 /// What one read has brought.
 #[derive(Debug, Default)]
-pub(super) struct Decoded {
+pub struct Decoded {
     /// Payload, all of it behind each other.
-    pub(super) data: Bytes,
+    pub data: Bytes,
     /// Trailers, which come last.
-    pub(super) trailers: Option<Box<HeaderMap>>,
+    pub trailers: Option<Box<HeaderMap>>,
     /// The body is over.
-    pub(super) ended: bool,
-    /// Bytes came behind the end.
-    pub(super) excess: bool,
+    pub ended: bool,
+    /// So many bytes at the end of the input came behind the body's end.
+    pub excess: usize,
     /// Why it cannot go on behind `data`.
-    pub(super) broken: Option<&'static str>,
+    pub broken: Option<&'static str>,
 }
 
 impl Framing {
-    /// Takes the payload out of `input`.
-    pub(super) fn decode(&mut self, input: &mut BytesMut) -> Decoded {
+    /// Takes the payload out of `input`; what comes behind the body's end stays at its end.
+    pub fn decode(&mut self, input: &mut BytesMut) -> Decoded {
         match self {
             Framing::Length(left) => {
                 let count = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
                 *left -= count as u64;
                 Decoded {
                     ended: *left == 0,
-                    excess: count < input.len(),
+                    excess: input.len() - count,
                     data: cut_out(input, 0..count),
                     ..Decoded::default()
                 }
@@ -66,7 +67,7 @@ impl Framing {
     }
 
     /// Whether the body is over before anything of it was read.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub fn is_nothing(&self) -> bool {
         matches!(self, Framing::Length(0))
     }
 }
@@ -82,7 +83,7 @@ fn cut_out(input: &mut BytesMut, range: Range<usize>) -> Bytes {
 
 /// State of a chunked body.
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub struct Chunked {
     state: State,
     /// Of the chunk that is under way.
     size: u64,
@@ -155,7 +156,7 @@ impl Chunked {
                 continue;
             }
             if self.state == State::End {
-                decoded.excess = true;
+                decoded.excess = input.len() - at;
                 break;
             }
             match self.control(byte) {
@@ -248,9 +249,4 @@ impl Chunked {
         }
         Ok(Some(Box::new(trailers)))
     }
-}
-
-/// What frames or routes a message has no place behind it (RFC 9110 §6.5.1).
-pub(super) fn may_trail(name: &HeaderName) -> bool {
-    ![CONTENT_LENGTH, TRANSFER_ENCODING, HOST, TRAILER, CONNECTION].contains(name)
 }

@@ -7,9 +7,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
-
-use crate::stream::Stream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// What is allocated for reads when less than `LEAST` is left.
 const SIZE: usize = 32 * 1024;
@@ -21,9 +19,12 @@ thread_local! {
     static BUFFER: Cell<BytesMut> = Cell::default();
 }
 
-/// Reads once and shows what came; `None` at the end of the stream.
-pub(super) fn poll_read<T>(
-    stream: &mut Stream,
+/// Reads once and shows what came; `None` at the end of the stream. `take` keeps what it needs: the rest is forgotten.
+///
+/// # Errors
+/// The stream's own.
+pub fn poll_read<S: AsyncRead + Unpin, T>(
+    stream: &mut S,
     context: &mut Context<'_>,
     take: impl FnOnce(&mut BytesMut) -> T,
 ) -> Poll<io::Result<Option<T>>> {

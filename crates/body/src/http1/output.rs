@@ -1,0 +1,185 @@
+//! Bytes on their way out: a head, and a body behind it in the framing that the head announced.
+//!
+//! Holds what its writer has not taken yet, never more than one frame beyond [`Output::has_room`]; who feeds it asks
+//! for room first, so that a slow reader holds the source back.
+
+use std::io::{self, IoSlice, Write};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use tokio::io::AsyncWrite;
+
+use super::fields::{may_trail, write_field};
+
+/// Ends a chunk.
+const CHUNK_END: &[u8] = b"\r\n";
+/// Ends the last chunk and the body.
+const LAST_END: &[u8] = b"\r\n0\r\n\r\n";
+/// Frames that are ready together leave together up to this many bytes.
+const COALESCED: usize = 16 * 1024;
+/// Room for a head that is not kept once the head is out.
+const KEPT: usize = 256;
+
+/// How a body that is sent tells its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outbound {
+    /// So many bytes are still to come.
+    Length(u64),
+    /// In chunks.
+    Chunked,
+    /// The connection's end is the body's.
+    UntilClose,
+}
+
+/// A body that is not as long as its head said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It goes on behind its end.
+    Longer,
+    /// It ends before its end.
+    Shorter,
+}
+
+/// What waits to be written.
+#[derive(Debug)]
+pub struct Output {
+    /// The head, then the size line of each chunk.
+    before: Vec<u8>,
+    written: usize,
+    data: Bytes,
+    behind: &'static [u8],
+    framing: Outbound,
+}
+
+impl Output {
+    /// A head, and as much of the body as is at hand; `framing` is of what comes behind that.
+    #[must_use]
+    pub fn new(head: Vec<u8>, data: Bytes, framing: Outbound) -> Self {
+        Self {
+            before: head,
+            written: 0,
+            data,
+            behind: b"",
+            framing,
+        }
+    }
+
+    /// Whether everything is out.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.before.is_empty() && self.data.is_empty() && self.behind.is_empty()
+    }
+
+    /// Whether another frame may join what waits.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.before.len() - self.written + self.data.len() < COALESCED
+    }
+
+    /// Adds a frame of the body; `is_last`: nothing comes behind it.
+    ///
+    /// # Errors
+    /// When the body is longer or shorter than announced; nothing of the frame is added then.
+    pub fn push(&mut self, data: Bytes, is_last: bool) -> Result<(), Misfit> {
+        match &mut self.framing {
+            Outbound::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(Misfit::Longer)?;
+                self.join(data, b"");
+            }
+            Outbound::UntilClose => self.join(data, b""),
+            Outbound::Chunked if data.is_empty() => {}
+            Outbound::Chunked => {
+                self.flatten();
+                // Writing into memory does not fail.
+                let _ = write!(self.before, "{:x}\r\n", data.len());
+                let behind = if is_last { LAST_END } else { CHUNK_END };
+                self.join(data, behind);
+                return Ok(());
+            }
+        }
+        if is_last { self.end(None) } else { Ok(()) }
+    }
+
+    /// Ends the body.
+    ///
+    /// # Errors
+    /// When it is shorter than announced.
+    pub fn end(&mut self, trailers: Option<&HeaderMap>) -> Result<(), Misfit> {
+        match self.framing {
+            Outbound::Length(0) | Outbound::UntilClose => Ok(()),
+            Outbound::Length(_) => Err(Misfit::Shorter),
+            Outbound::Chunked => {
+                self.flatten();
+                self.before.extend_from_slice(b"0\r\n");
+                for (name, value) in trailers.into_iter().flatten() {
+                    if may_trail(name) {
+                        write_field(&mut self.before, name.as_str(), value.as_bytes());
+                    }
+                }
+                self.before.extend_from_slice(b"\r\n");
+                Ok(())
+            }
+        }
+    }
+
+    fn join(&mut self, data: Bytes, behind: &'static [u8]) {
+        if !self.data.is_empty() {
+            self.flatten();
+        }
+        self.data = data;
+        self.behind = behind;
+    }
+
+    /// Makes one piece of what waits, so that something can follow.
+    fn flatten(&mut self) {
+        self.before.extend_from_slice(&self.data);
+        self.before.extend_from_slice(self.behind);
+        self.data = Bytes::new();
+        self.behind = b"";
+    }
+
+    /// Writes once; ready with the number of bytes taken.
+    ///
+    /// # Errors
+    /// The stream's own, and one that takes nothing.
+    pub fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let before = self.before.get(self.written..).unwrap_or_default();
+        let slices = [
+            IoSlice::new(before),
+            IoSlice::new(&self.data),
+            IoSlice::new(self.behind),
+        ];
+        let taken = ready!(Pin::new(stream).poll_write_vectored(context, &slices))?;
+        if taken == 0 {
+            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+        }
+        let of_before = taken.min(before.len());
+        self.written += of_before;
+        let of_data = (taken - of_before).min(self.data.len());
+        self.data.advance(of_data);
+        let of_behind = taken - of_before - of_data;
+        self.behind = self.behind.get(of_behind..).unwrap_or_default();
+        self.forget();
+        Poll::Ready(Ok(taken))
+    }
+
+    /// What a long answer has sent is not kept for it.
+    fn forget(&mut self) {
+        if self.written >= self.before.len() {
+            self.written = 0;
+            self.before.clear();
+            if self.before.capacity() > KEPT {
+                self.before = Vec::new();
+            }
+        }
+        if self.data.is_empty() {
+            self.data = Bytes::new();
+        }
+    }
+}
