@@ -24,6 +24,8 @@ mod collectors;
 #[cfg(test)]
 mod commands;
 #[cfg(test)]
+mod connections;
+#[cfg(test)]
 mod dashboard;
 #[cfg(test)]
 mod document_000;

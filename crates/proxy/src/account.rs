@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::Method;
 use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::shutdown::Phase;
 use tollgate_base::{Error, Flag, Termination, clock};
@@ -32,17 +32,15 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Opens the account of a request that has just arrived.
+    /// Opens the account of a request that has just arrived; what its log line shows of it is captured apart.
     pub(crate) fn open(
         worker: &Rc<Worker>,
         client: &Rc<Client>,
         snapshot: &Snapshot,
         record: Rc<Record>,
-        request: &Request,
     ) -> Self {
         client.request_begins();
         let format = snapshot.settings.access_log.clone();
-        capture(&format, &record, request);
         if let Some(vocabularies) = &snapshot.settings.vocabularies {
             // A fresh record has none yet.
             drop(record.vocabularies.set(vocabularies.clone()));
@@ -72,6 +70,7 @@ impl Account {
         response.map(|body| Delivery {
             body,
             promised,
+            is_over: false,
             account: Some(self),
         })
     }
@@ -82,6 +81,7 @@ impl Account {
         let answer = response.map(|body| Delivery {
             body,
             promised: None,
+            is_over: false,
             account: None,
         });
         (self, answer)
@@ -90,6 +90,13 @@ impl Account {
     fn note_head(&self, response: &Response) {
         self.record.status.set(response.status().as_u16());
         self.format.capture_response(&self.record, response.headers());
+    }
+
+    /// Notes that the client went away.
+    fn client_left(&self) {
+        self.record.flag(Flag::DownstreamDisconnect);
+        self.record.details.replace("downstream_remote_disconnect".into());
+        self.record.terminate(Termination::ClientGone);
     }
 
     /// Notes a failure of the answer's body.
@@ -105,9 +112,7 @@ impl Drop for Account {
             if self.worker.shutdown.phase() == Phase::Stopped {
                 record.terminate(Termination::Shutdown);
             } else {
-                record.flag(Flag::DownstreamDisconnect);
-                record.details.replace("downstream_remote_disconnect".into());
-                record.terminate(Termination::ClientGone);
+                self.client_left();
             }
         }
         self.worker.observer.settle(record, &self.format, &self.prices);
@@ -125,7 +130,11 @@ pub(crate) fn capture(format: &Format, record: &Record, request: &Request) {
 
 /// How long the body will be, where the head says so; the server does not ask for more.
 fn promised_bytes(record: &Record, response: &Response) -> Option<u64> {
-    if record.original.method == Method::HEAD {
+    let has_none = matches!(
+        response.status(),
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    );
+    if has_none || record.original.method == Method::HEAD {
         return Some(0);
     }
     let said = response.headers().get(CONTENT_LENGTH);
@@ -137,10 +146,23 @@ fn promised_bytes(record: &Record, response: &Response) -> Option<u64> {
 pub(crate) struct Delivery {
     body: Body,
     promised: Option<u64>,
+    /// The body has told that nothing more comes.
+    is_over: bool,
     account: Option<Account>,
 }
 
 impl Delivery {
+    /// One that nobody accounts for.
+    #[cfg(test)]
+    pub(crate) fn of(body: Body) -> Self {
+        Self {
+            body,
+            promised: None,
+            is_over: false,
+            account: None,
+        }
+    }
+
     fn count(&self, data: &Bytes) {
         let Some(Account { record, .. }) = &self.account else {
             return;
@@ -151,9 +173,19 @@ impl Delivery {
         record.bytes_sent.set(record.bytes_sent.get() + data.len() as u64);
     }
 
-    fn completed(&self) {
-        if let Some(account) = &self.account {
-            account.record.terminate(Termination::Completed);
+    /// The client did not take all of what it was given.
+    pub(crate) fn abandon(&mut self) {
+        self.body = Body::empty();
+        if let Some(account) = self.account.take() {
+            account.client_left();
+        }
+    }
+
+    /// The answer cannot go on, whatever its body says.
+    pub(crate) fn fail(&mut self, failure: &Error) {
+        self.body = Body::empty();
+        if let Some(account) = self.account.take() {
+            account.failed(failure);
         }
     }
 }
@@ -181,7 +213,7 @@ impl HttpBody for Delivery {
                     account.failed(failure);
                 }
             }
-            Poll::Ready(None) => self.completed(),
+            Poll::Ready(None) => self.is_over = true,
             Poll::Pending => {}
         }
         outcome
@@ -200,8 +232,9 @@ impl Drop for Delivery {
     fn drop(&mut self) {
         let Some(account) = &self.account else { return };
         // The server does not ask again for a body that has told it is over, or that has kept its promise.
-        if self.body.is_end_stream() || self.promised == Some(account.record.bytes_sent.get()) {
-            self.completed();
+        let is_promise_kept = self.promised == Some(account.record.bytes_sent.get());
+        if self.is_over || self.body.is_end_stream() || is_promise_kept {
+            account.record.terminate(Termination::Completed);
         }
     }
 }

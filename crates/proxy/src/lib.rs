@@ -1,7 +1,7 @@
 //! The data plane: sockets in, requests through the plugin chain, upstream and back.
 //!
 //! A request, in order of travel:
-//! `listener` accepts → `connection` speaks HTTP → [`request::handle`] → `normalise` → `route` →
+//! `listener` accepts → `connection` (`http1`, or hyper for h2) → [`request::handle`] → `normalise` → `route` →
 //! `gate` → the plugin chain → `forward` (upstream) → `reply` (the only maker of statuses and bodies) →
 //! `truncation` (a cut answer never looks whole) → `account` (settled exactly once).
 //!
@@ -18,6 +18,7 @@ mod forward;
 mod gate;
 mod grpc;
 mod hold;
+mod http1;
 mod listener;
 mod metered;
 mod models;
@@ -25,12 +26,14 @@ mod normalise;
 mod observer;
 mod panic;
 mod path;
+mod pulse;
 mod reply;
 mod request;
 mod rewrite;
 mod route;
 mod server;
 mod spans;
+mod stream;
 mod terminal;
 mod tls;
 mod tracers;

@@ -11,7 +11,8 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_base::shutdown::Phase;
 use tollgate_base::task;
 
-use crate::connection::{self, Stream};
+use crate::connection;
+use crate::stream::Stream;
 use crate::tls::ServerSide;
 use crate::worker::Worker;
 

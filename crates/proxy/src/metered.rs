@@ -15,22 +15,38 @@ use tollgate_base::{Error, Flag};
 use tollgate_body::{Body, Side};
 use tollgate_observe::Record;
 
-/// The client's body, counted into the record; `patience` is the longest silence before an answer has begun, zero is
-/// for ever.
-pub(crate) fn client_body(incoming: Incoming, record: &Rc<Record>, patience: Duration) -> Body {
-    if incoming.is_end_stream() {
-        return Body::empty();
-    }
-    Body::boxed(metered(
-        Body::network(incoming, Side::Client),
-        record.clone(),
-        patience,
-    ))
+use crate::http1::ClientBody;
+
+/// A request's body as it comes off its connection.
+pub(crate) enum Arriving {
+    /// All of it is here.
+    Whole(Bytes),
+    /// It is read from an HTTP/1 connection.
+    Http1(ClientBody),
+    /// It is a stream of an HTTP/2 connection.
+    Http2(Incoming),
 }
 
-fn metered(body: Body, record: Rc<Record>, patience: Duration) -> Metered {
+/// The client's body, counted into the record; `patience` is the longest silence before an answer has begun, zero is
+/// for ever.
+pub(crate) fn client_body(arriving: Arriving, record: &Rc<Record>, patience: Duration) -> Body {
+    match arriving {
+        Arriving::Whole(bytes) => {
+            record.bytes_received.set(bytes.len() as u64);
+            Body::bytes(bytes)
+        }
+        Arriving::Http1(body) => Body::boxed(metered(body, record.clone(), patience)),
+        Arriving::Http2(incoming) if incoming.is_end_stream() => Body::empty(),
+        Arriving::Http2(incoming) => {
+            let body = Body::network(incoming, Side::Client);
+            Body::boxed(metered(body, record.clone(), patience))
+        }
+    }
+}
+
+fn metered<B>(body: B, record: Rc<Record>, patience: Duration) -> Metered<B> {
     Metered {
-        body,
+        body: Some(body),
         record,
         patience,
         waiting_since: None,
@@ -38,8 +54,9 @@ fn metered(body: Body, record: Rc<Record>, patience: Duration) -> Metered {
     }
 }
 
-struct Metered {
-    body: Body,
+struct Metered<B> {
+    /// `None` once it is given up.
+    body: Option<B>,
     record: Rc<Record>,
     patience: Duration,
     waiting_since: Option<Instant>,
@@ -47,7 +64,7 @@ struct Metered {
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl Metered {
+impl<B> Metered<B> {
     /// Ready when the client has been silent for too long.
     fn poll_patience(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if self.patience.is_zero() {
@@ -72,7 +89,7 @@ impl Metered {
     }
 }
 
-impl HttpBody for Metered {
+impl<B: HttpBody<Data = Bytes, Error = Error> + Unpin> HttpBody for Metered<B> {
     type Data = Bytes;
     type Error = Error;
 
@@ -80,9 +97,12 @@ impl HttpBody for Metered {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let Poll::Ready(outcome) = Pin::new(&mut self.body).poll_frame(context) else {
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(None);
+        };
+        let Poll::Ready(outcome) = Pin::new(body).poll_frame(context) else {
             ready!(self.poll_patience(context));
-            self.body = Body::empty();
+            self.body = None;
             return Poll::Ready(Some(Err(Error::client(
                 StatusCode::REQUEST_TIMEOUT,
                 "request_body_timeout",
@@ -102,11 +122,13 @@ impl HttpBody for Metered {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
     }
 }
 
@@ -116,7 +138,7 @@ mod tests {
 
     use super::*;
 
-    fn waiting(record: &Rc<Record>) -> Metered {
+    fn waiting(record: &Rc<Record>) -> Metered<Body> {
         let never = StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, Error>>());
         metered(Body::boxed(never), record.clone(), Duration::from_secs(180))
     }

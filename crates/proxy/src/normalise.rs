@@ -5,21 +5,21 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request};
 use tollgate_base::clock::Instant;
 use tollgate_base::headers::{
     X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_FORWARDED_FOR,
     X_FORWARDED_PROTO, X_MSE_CONSUMER, X_REAL_IP, X_REQUEST_ID,
 };
-use tollgate_base::{Error, id};
+use tollgate_base::{Error, Flag, id};
 use tollgate_body::Request;
+use tollgate_body::http1::has_option;
 use tollgate_observe::Record;
 use tollgate_observe::record::Original;
 use tollgate_snapshot::Settings;
 
 use crate::connection::Client;
-use crate::metered::client_body;
+use crate::metered::{Arriving, client_body};
 use crate::path;
 
 /// Longest client-supplied request id that is kept, in bytes.
@@ -31,21 +31,20 @@ pub(crate) struct Normalised {
     pub request: Request,
     /// Lower case, without port.
     pub host: Box<str>,
-    /// The client's side of a protocol upgrade it asked for.
-    pub upgrade: Option<hyper::upgrade::OnUpgrade>,
     /// Why the request cannot be served at all.
     pub refusal: Option<Error>,
 }
 
-/// Brings a request into shape; never fails, so that even a refused request is accounted for.
+/// Brings a request into shape; never fails, so that even a refused request is accounted for. `upgrades`: it may
+/// become another protocol.
 pub(crate) fn normalise(
     client: &Client,
     settings: &Settings,
     started: Instant,
-    mut incoming: hyper::Request<Incoming>,
+    incoming: http::Request<Arriving>,
+    upgrades: bool,
 ) -> Normalised {
     let connection = &client.connection;
-    let upgrade = wants_upgrade(&incoming).then(|| hyper::upgrade::on(&mut incoming));
     let (mut head, body) = incoming.into_parts();
     let (authority, authority_refusal) = authority_of(&head.uri, &head.headers, head.version);
     let target = head
@@ -59,10 +58,10 @@ pub(crate) fn normalise(
     let original = Original {
         method: head.method.clone(),
         authority: authority.as_str().into(),
-        path: own_copy(&target),
+        path: own_copy(&target, head.version),
         version: head.version,
     };
-    remove_hop_by_hop(&mut head.headers, upgrade.is_some());
+    remove_hop_by_hop(&mut head.headers, upgrades);
     remove_own(&mut head.headers);
     join_cookies(&mut head.headers);
     add_forwarding(&mut head.headers, &client.address, connection.tls, settings);
@@ -81,38 +80,32 @@ pub(crate) fn normalise(
         record,
         request: Request::from_parts(head, body),
         host,
-        upgrade,
         refusal,
     }
 }
 
-/// The same in memory of its own: what outlives the request must not keep the connection's read buffer alive.
-fn own_copy(target: &PathAndQuery) -> PathAndQuery {
-    PathAndQuery::try_from(target.as_str()).unwrap_or_else(|_| target.clone())
+/// The same in memory of its own: what outlives the request must not keep a whole block of h2's headers alive.
+fn own_copy(target: &PathAndQuery, version: Version) -> PathAndQuery {
+    match version {
+        Version::HTTP_2 => PathAndQuery::try_from(target.as_str()).unwrap_or_else(|_| target.clone()),
+        _ => target.clone(),
+    }
 }
 
-fn wants_upgrade(request: &hyper::Request<Incoming>) -> bool {
-    request.version() == Version::HTTP_11
-        && request.headers().contains_key(UPGRADE)
-        && has_token(request.headers(), &CONNECTION, "upgrade")
+/// Whether the client asks for another protocol, and may.
+pub(crate) fn wants_upgrade(head: &request::Parts) -> bool {
+    head.version == Version::HTTP_11
+        && head.headers.contains_key(UPGRADE)
+        && has_option(&head.headers, &CONNECTION, b"upgrade")
         // An upgrade to h2c would let a client talk past the chain.
-        && !has_token(request.headers(), &UPGRADE, "h2c")
-}
-
-fn has_token(headers: &HeaderMap, name: &HeaderName, wanted: &str) -> bool {
-    let values = headers
-        .get_all(name)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    values
-        .flat_map(|value| value.split(','))
-        .any(|token| token.trim().eq_ignore_ascii_case(wanted))
+        && !has_option(&head.headers, &UPGRADE, b"h2c")
 }
 
 fn authority_of(uri: &Uri, headers: &HeaderMap, version: Version) -> (Authority, Option<Error>) {
     let nobody = Authority::from_static("-");
     let refuse = |text: &'static str| {
-        let error = Error::client(StatusCode::BAD_REQUEST, "invalid_authority", text);
+        let error = Error::client(StatusCode::BAD_REQUEST, "invalid_authority", text)
+            .with_flag(Flag::DownstreamProtocolError);
         (Authority::from_static("-"), Some(error))
     };
     let mut hosts = headers.get_all(HOST).iter();
@@ -139,11 +132,14 @@ fn authority_of(uri: &Uri, headers: &HeaderMap, version: Version) -> (Authority,
 
 fn target_error(method: &Method, path: &str) -> Option<Error> {
     if !path.starts_with('/') && path != "*" {
-        return Some(Error::client(
-            StatusCode::BAD_REQUEST,
-            "invalid_path",
-            "the path does not begin with a slash",
-        ));
+        return Some(
+            Error::client(
+                StatusCode::BAD_REQUEST,
+                "invalid_path",
+                "the path does not begin with a slash",
+            )
+            .with_flag(Flag::DownstreamProtocolError),
+        );
     }
     if *method == Method::CONNECT {
         return Some(Error::client(

@@ -1,31 +1,33 @@
 //! The path of a request, to be read aloud.
 
-use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::StatusCode;
-use hyper::body::Incoming;
 use tollgate_base::{Error, Termination, clock};
 use tollgate_body::{Request, Response};
 use tollgate_plugin::{Exchange, Next};
 
-use crate::account::{Account, Delivery};
+use crate::account::{self, Account, Delivery};
 use crate::connection::Client;
 use crate::ending::shutting_down;
+use crate::http1::Takeover;
+use crate::metered::Arriving;
 use crate::normalise::normalise;
 use crate::route::Router;
 use crate::worker::Worker;
 use crate::{cors, gate, grpc, panic, reply, truncation, upgrade};
 
-/// Serves one request: exactly one answer, exactly one settlement.
+/// Serves one request: exactly one answer, exactly one settlement. `takeover` is the client's side of a protocol
+/// upgrade that it asked for.
 pub(crate) async fn handle(
     worker: Rc<Worker>,
     client: Rc<Client>,
-    incoming: hyper::Request<Incoming>,
-) -> Result<hyper::Response<Delivery>, Infallible> {
+    incoming: http::Request<Arriving>,
+    takeover: Option<Takeover>,
+) -> http::Response<Delivery> {
     let started = clock::now();
     let snapshot = worker.live.load();
-    let mut normal = normalise(&client, &snapshot.settings, started, incoming);
+    let mut normal = normalise(&client, &snapshot.settings, started, incoming, takeover.is_some());
     if let Some(tracing) = &snapshot.settings.tracing {
         let tracer = worker.tracer.of(tracing);
         normal
@@ -33,16 +35,11 @@ pub(crate) async fn handle(
             .trace
             .begin(&tracer, &normal.record, normal.request.headers_mut());
     }
-    let account = Account::open(
-        &worker,
-        &client,
-        &snapshot,
-        normal.record.clone(),
-        &normal.request,
-    );
+    let account = Account::open(&worker, &client, &snapshot, normal.record.clone());
+    account::capture(&snapshot.settings.access_log, &normal.record, &normal.request);
 
     let mut exchange = Exchange::new(normal.record, normal.host, snapshot.settings.buffer_limit);
-    let router = Router::new(&worker, &snapshot, client.connection.tls, normal.upgrade);
+    let router = Router::new(&worker, &snapshot, client.connection.tls, takeover);
     let is_grpc = grpc::is_call(normal.request.headers());
     let mut cors = cors::Pending::default();
     let outcome = match normal.refusal {
@@ -53,10 +50,10 @@ pub(crate) async fn handle(
     let mut response = reply::finish(&exchange.record, is_grpc, outcome);
     cors.finish(&mut response);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(upgrade::splice(&router, account, response));
+        return upgrade::splice(&router, account, response);
     }
     truncation::guard(&worker.ending, &exchange.record, &mut response);
-    Ok(account.attach(response))
+    account.attach(response)
 }
 
 /// Route, local policies, plugins, upstream.

@@ -8,6 +8,7 @@ use tollgate_plugin::{Exchange, Link};
 use tollgate_snapshot::Snapshot;
 use tollgate_snapshot::route::{Action, Destination, RequestHead, Route};
 
+use crate::http1::Takeover;
 use crate::worker::Worker;
 
 /// One request's view of the data plane; implements the plugin contract's `Host` (in `forward`).
@@ -18,7 +19,7 @@ pub(crate) struct Router<'a> {
     route: Cell<Option<&'a Arc<Route>>>,
     destination: Cell<Option<&'a Destination>>,
     /// Client's side of an upgrade; taken when the upstream agrees to it.
-    pub upgrade: RefCell<Option<hyper::upgrade::OnUpgrade>>,
+    pub upgrade: RefCell<Option<Takeover>>,
 }
 
 impl<'a> Router<'a> {
@@ -26,7 +27,7 @@ impl<'a> Router<'a> {
         worker: &'a Worker,
         snapshot: &'a Arc<Snapshot>,
         tls: bool,
-        upgrade: Option<hyper::upgrade::OnUpgrade>,
+        upgrade: Option<Takeover>,
     ) -> Self {
         let (route, destination) = (Cell::new(None), Cell::new(None));
         Self {

@@ -17,10 +17,10 @@ use tollgate_upstream::{Exports, Shared, Upstreams};
 use tollgate_wasm::Modules;
 
 use crate::callout::WorkerCallouts;
-use crate::connection::Clients;
 use crate::gate::RateBuckets;
 use crate::listener::{self, Listener};
 use crate::observer::Observers;
+use crate::pulse::Clients;
 use crate::tls::ServerSide;
 use crate::tracers::{Tracers, WorkerTracer};
 use crate::worker::Worker;

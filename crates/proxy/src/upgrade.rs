@@ -15,6 +15,7 @@ use tollgate_body::{Body, Response};
 use tollgate_observe::Record;
 
 use crate::account::{Account, Delivery};
+use crate::http1::{Takeover, Tunnel};
 use crate::reply;
 use crate::route::Router;
 
@@ -51,12 +52,12 @@ pub(crate) fn splice(
 }
 
 /// Copies until both directions are over or one side fails.
-async fn join(client_side: OnUpgrade, upstream_side: OnUpgrade, record: Rc<Record>) {
-    let Ok((client, upstream)) = futures_util::future::try_join(client_side, upstream_side).await else {
+async fn join(client_side: Takeover, upstream_side: OnUpgrade, record: Rc<Record>) {
+    let (Ok(client), Ok(upstream)) = futures_util::future::join(client_side, upstream_side).await else {
         return;
     };
     let mut client = Counted {
-        stream: TokioIo::new(client),
+        stream: client,
         record: record.clone(),
     };
     let mut upstream = Watched {
@@ -75,7 +76,7 @@ async fn join(client_side: OnUpgrade, upstream_side: OnUpgrade, record: Rc<Recor
 
 /// The client's side: its bytes count as they pass, so that a tunnel that breaks has counted them too.
 struct Counted {
-    stream: TokioIo<Upgraded>,
+    stream: Tunnel,
     record: Rc<Record>,
 }
 

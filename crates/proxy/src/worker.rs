@@ -8,10 +8,10 @@ use tollgate_base::Shutdown;
 use tollgate_snapshot::Live;
 use tollgate_upstream::Upstreams;
 
-use crate::connection::Clients;
 use crate::ending::Ending;
 use crate::gate::RateBuckets;
 use crate::observer::Observer;
+use crate::pulse::Clients;
 use crate::tracers::WorkerTracer;
 
 /// One data-plane thread's belongings.

@@ -1,5 +1,5 @@
-//! Connections that are to speak another protocol (WebSocket): hyper drives them in a task of their own, since it is
-//! hyper's upgrade that the client's side is joined with.
+//! Connections that are to speak another protocol (WebSocket): hyper drives them in a task of their own, and hands the
+//! stream on once the protocols are switched.
 
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;

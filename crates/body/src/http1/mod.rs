@@ -13,6 +13,8 @@ mod output;
 mod tests;
 
 pub use decoder::{Chunked, Decoded, Framing};
-pub use fields::{MOST_FIELDS, digits, has_option, header_map, may_trail, parse_failure, write_field};
+pub use fields::{
+    MOST_FIELDS, digits, has_option, header_map, may_trail, parse_failure, write_field, write_number,
+};
 pub use input::poll_read;
 pub use output::{Misfit, Outbound, Output};

@@ -3,7 +3,7 @@
 //! Holds what its writer has not taken yet, never more than one frame beyond [`Output::has_room`]; who feeds it asks
 //! for room first, so that a slow reader holds the source back.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -40,6 +40,16 @@ pub enum Misfit {
     Longer,
     /// It ends before its end.
     Shorter,
+}
+
+/// The line in front of a chunk.
+fn write_size(out: &mut Vec<u8>, size: usize) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let length = (usize::BITS - (size | 1).leading_zeros()).div_ceil(4);
+    for place in (0..length).rev() {
+        out.push(DIGITS[(size >> (place * 4)) & 15]);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What waits to be written.
@@ -92,8 +102,7 @@ impl Output {
             Outbound::Chunked if data.is_empty() => {}
             Outbound::Chunked => {
                 self.flatten();
-                // Writing into memory does not fail.
-                let _ = write!(self.before, "{:x}\r\n", data.len());
+                write_size(&mut self.before, data.len());
                 let behind = if is_last { LAST_END } else { CHUNK_END };
                 self.join(data, behind);
                 return Ok(());
@@ -181,5 +190,81 @@ impl Output {
         if self.data.is_empty() {
             self.data = Bytes::new();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_written_in_sixteens() {
+        for size in [1, 9, 15, 16, 255, 4096, 1_048_575, usize::MAX] {
+            let mut out = Vec::new();
+            write_size(&mut out, size);
+            assert_eq!(out, format!("{size:x}\r\n").as_bytes());
+        }
+    }
+
+    /// Takes so many bytes at a time.
+    struct Narrow(Vec<u8>, usize);
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+            let count = data.len().min(self.1);
+            self.0.extend_from_slice(&data[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let all: Vec<u8> = slices.iter().flat_map(|slice| slice.to_vec()).collect();
+            let count = all.len().min(self.1);
+            self.0.extend_from_slice(&all[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn nothing_is_lost_whatever_is_taken_at_a_time() {
+        let expected = "HEAD\r\n\r\n2\r\nab\r\n1\r\nc\r\n3\r\ndef\r\n0\r\n\r\n";
+        for step in 1..=expected.len() {
+            let mut stream = Narrow(Vec::new(), step);
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let mut output = Output::new(b"HEAD\r\n\r\n".to_vec(), Bytes::new(), Outbound::Chunked);
+            for (index, piece) in ["ab", "c", "", "def"].into_iter().enumerate() {
+                output
+                    .push(Bytes::from_static(piece.as_bytes()), index == 3)
+                    .expect("fits");
+                // Half of it goes out before the next piece comes.
+                assert!(output.poll_write(&mut stream, &mut context).is_ready());
+            }
+            while !output.is_empty() {
+                assert!(output.poll_write(&mut stream, &mut context).is_ready());
+            }
+            assert_eq!(String::from_utf8_lossy(&stream.0), expected, "by {step}");
+        }
+    }
+
+    #[test]
+    fn a_body_has_the_length_that_was_announced() {
+        let mut output = Output::new(Vec::new(), Bytes::new(), Outbound::Length(3));
+        assert_eq!(
+            output.push(Bytes::from_static(b"abcd"), true),
+            Err(Misfit::Longer)
+        );
+        assert_eq!(output.push(Bytes::from_static(b"ab"), true), Err(Misfit::Shorter));
+        assert_eq!(output.push(Bytes::from_static(b"c"), true), Ok(()));
     }
 }

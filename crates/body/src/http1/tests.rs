@@ -1,9 +1,10 @@
 //! Framing under attack: whatever way bytes are split, and whatever is wrong with them.
 
 use bytes::BytesMut;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 
 use super::decoder::{Chunked, Framing};
+use super::fields::{common, write_number};
 
 /// What came of a body that arrived in pieces of `step` bytes.
 #[derive(Debug, Default, PartialEq)]
@@ -146,4 +147,50 @@ fn large_payload_keeps_its_memory_and_small_payload_does_not() {
     let mut input = BytesMut::from(&b"abc"[..]);
     let at = input.as_ptr();
     assert_ne!(Framing::UntilClose.decode(&mut input).data.as_ptr(), at);
+}
+
+#[test]
+fn the_shortcut_gives_the_same_names() {
+    for name in [
+        "date",
+        "Host",
+        "ACCEPT",
+        "server",
+        "Connection",
+        "user-agent",
+        "content-type",
+        "x-request-id",
+        "authorization",
+        "cache-control",
+        "Content-Length",
+        "accept-encoding",
+        "x-forwarded-for",
+        "transfer-encoding",
+        "X-Forwarded-Proto",
+    ] {
+        let known = common(name.as_bytes());
+        assert_eq!(known, HeaderName::from_bytes(name.as_bytes()).ok(), "{name}");
+        assert!(known.is_some(), "{name}");
+    }
+    for other in [
+        "",
+        "h",
+        "hosu",
+        "host ",
+        "\u{8}ost",
+        "content-typf",
+        "x-real-ip",
+        "accept-language",
+    ] {
+        assert_eq!(common(other.as_bytes()), None, "{other}");
+    }
+}
+
+#[test]
+fn numbers_are_written_in_digits() {
+    for number in [0, 7, 10, 12_345, u64::MAX] {
+        let mut out = Vec::new();
+        write_number(&mut out, number);
+        assert_eq!(out, number.to_string().as_bytes());
+    }
 }

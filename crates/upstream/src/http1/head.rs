@@ -7,9 +7,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use hyper::ext::ReasonPhrase;
-use tollgate_body::http1::{
-    Chunked, Framing, MOST_FIELDS, digits, has_option, header_map, parse_failure,
-};
+use tollgate_body::http1::{Chunked, Framing, MOST_FIELDS, digits, has_option, header_map, parse_failure};
 
 /// Most bytes of an answer's head.
 const LARGEST_HEAD: usize = 64 * 1024;

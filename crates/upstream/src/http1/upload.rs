@@ -1,6 +1,6 @@
 //! The request on its way out: its head and what is at hand of its body in one write, the rest as it comes.
 
-use std::io::{self, Write};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, Method, Uri};
 use http_body::{Body as HttpBody, Frame};
 use tokio::io::AsyncWrite;
 use tollgate_body::Request;
-use tollgate_body::http1::{Misfit, Outbound, Output, write_field};
+use tollgate_body::http1::{Misfit, Outbound, Output, write_field, write_number};
 
 use crate::outgoing::Outgoing;
 use crate::stream::Stream;
@@ -158,8 +158,9 @@ fn head(request: &Request, length: Option<u64>, is_chunked: bool) -> Vec<u8> {
     if is_chunked {
         write_field(&mut out, "transfer-encoding", b"chunked");
     } else if let Some(length) = length {
-        // Writing into memory does not fail.
-        let _ = write!(out, "content-length: {length}\r\n");
+        out.extend_from_slice(b"content-length: ");
+        write_number(&mut out, length);
+        out.extend_from_slice(b"\r\n");
     }
     out.extend_from_slice(b"\r\n");
     out
