@@ -289,7 +289,8 @@ async fn pages_of_other_origins_and_their_preflights() {
     let mock = mock(Options::default());
     let config = "  defaultConfig:\n    allow_origin_patterns: [\"https://*.a.com\"]\n    allow_methods: [GET]\n    \
         allow_credentials: true\n";
-    let gateway = start(&mock, &["api"], &[plugin("cors", "AUTHZ", 340, config)]);
+    let nowhere = ingress("gone", "/gone", "nowhere.static", &[]);
+    let gateway = start(&mock, &["api"], &[plugin("cors", "AUTHZ", 340, config), nowhere]);
     let evil = [("origin", "https://x.a.com.evil")];
     let (refused, line) = ask(&gateway, "evil", request(Method::GET, "/api", &evil)).await;
     assert_eq!(
@@ -317,6 +318,19 @@ async fn pages_of_other_origins_and_their_preflights() {
     let (answer, _) = ask(&gateway, "page", request(Method::GET, "/api", &preflight[..1])).await;
     assert_eq!(answer.status.as_u16(), 404);
     assert_eq!(answer.header("access-control-allow-credentials"), "true");
+    // What the gateway answers itself can be read by the page too.
+    let (answer, _) = ask(&gateway, "gone", request(Method::GET, "/gone", &preflight[..1])).await;
+    assert_eq!(answer.status.as_u16(), 503);
+    assert_eq!(answer.header("access-control-allow-origin"), "https://x.a.com");
+    assert_eq!(answer.header("vary"), "Origin");
+    let (answer, _) = ask(&gateway, "gone-own", request(Method::GET, "/gone", &[])).await;
+    assert_eq!(
+        (
+            answer.status.as_u16(),
+            answer.header("access-control-allow-origin")
+        ),
+        (503, "")
+    );
     let host = gateway.http.to_string();
     let own = [("host", host.as_str()), ("origin", &format!("http://{host}"))];
     let (answer, _) = ask(&gateway, "own", request(Method::POST, "/api", &own)).await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use tollgate_base::{Error, Flag};
 use tollgate_body::{Request, Response};
 use tollgate_observe::{Prices, Record, Spend};
@@ -30,6 +30,8 @@ pub struct Exchange {
     pub cluster: Option<Arc<str>>,
     /// Largest request or response body that a plugin may buffer, in bytes. A plugin that needs more raises it.
     pub buffer_limit: usize,
+    /// Headers for the answer that the gateway makes should the rest of the chain fail: no plugin sees that answer.
+    pub failure_headers: HeaderMap,
     reroute: bool,
     /// How often the route was chosen again.
     reroutes: u32,
@@ -47,6 +49,7 @@ impl Exchange {
             route: None,
             cluster: None,
             buffer_limit,
+            failure_headers: HeaderMap::new(),
             reroute: false,
             reroutes: 0,
             credentials: Vec::new(),

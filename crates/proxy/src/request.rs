@@ -47,7 +47,11 @@ pub(crate) async fn handle(
         None => run(&router, &mut exchange, normal.request, &mut cors).await,
     };
 
+    if outcome.is_ok() {
+        exchange.failure_headers.clear();
+    }
     let mut response = reply::finish(&exchange.record, is_grpc, outcome);
+    response.headers_mut().extend(exchange.failure_headers);
     cors.finish(&mut response);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::splice(&router, account, response);

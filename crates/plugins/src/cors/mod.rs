@@ -28,6 +28,7 @@ use config::Cors;
 pub(crate) use config::FIELDS;
 
 const VERSION: HeaderName = HeaderName::from_static("x-cors-version");
+const VERSION_HERE: HeaderValue = HeaderValue::from_static("1.0.0");
 
 /// Compiles one config; a rule stands alone.
 pub(crate) fn parse(
@@ -55,6 +56,7 @@ impl Plugin for CorsPlugin {
         let mut response;
         match judge(cors, &request) {
             Verdict::Same => {
+                exchange.failure_headers.insert(VERSION, VERSION_HERE);
                 response = next.run(exchange, request).await?;
                 remove_own(response.headers_mut());
             }
@@ -74,13 +76,17 @@ impl Plugin for CorsPlugin {
                 headers.insert(ACCESS_CONTROL_MAX_AGE, cors.max_age.clone());
             }
             Verdict::Allowed(origin) => {
+                // A page that may not read a failure cannot tell why.
+                let mut on_failure = HeaderMap::new();
+                allow(&mut on_failure, cors, origin.clone());
+                on_failure.insert(VERSION, VERSION_HERE);
+                exchange.failure_headers.extend(on_failure);
                 response = next.run(exchange, request).await?;
                 remove_own(response.headers_mut());
                 allow(response.headers_mut(), cors, origin);
             }
         }
-        let version = HeaderValue::from_static("1.0.0");
-        response.headers_mut().insert(VERSION, version);
+        response.headers_mut().insert(VERSION, VERSION_HERE);
         Ok(response)
     }
 }
