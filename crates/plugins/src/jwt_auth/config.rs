@@ -11,6 +11,7 @@ use tollgate_base::ConfigError;
 use tollgate_body::Request;
 use tollgate_plugin::{Exchange, Next};
 
+use super::candidates::Candidates;
 use super::place::Place;
 use super::remote::Remote;
 use crate::auth_rules::Reader;
@@ -35,6 +36,7 @@ pub(super) const READER: Reader<Consumers> = Reader {
 /// All consumers of one config, in the order of the document.
 pub(super) struct Consumers {
     pub(super) all: Vec<Consumer>,
+    pub(super) candidates: Candidates,
     names: HashSet<Arc<str>>,
     /// All places, each once.
     pub(super) places: Vec<Place>,
@@ -102,6 +104,7 @@ impl Consumers {
         let written = fields.list("consumers")?;
         let mut consumers = Self {
             all: Vec::with_capacity(written.len()),
+            candidates: Candidates::default(),
             names: HashSet::with_capacity(written.len()),
             places: Vec::new(),
             remotes: Vec::new(),
@@ -140,6 +143,9 @@ impl Consumers {
                 .map_err(|_| ConfigError::new("clock_skew_seconds", "must not be negative"))?,
         };
         let places = self.places_of(fields)?;
+        let issuer = claims.iter().find(|(name, _)| name == "iss");
+        self.candidates
+            .add(self.all.len(), issuer.map(|(_, value)| value.as_str()));
         self.all.push(Consumer {
             name,
             keys,

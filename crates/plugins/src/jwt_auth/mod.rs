@@ -3,6 +3,7 @@
 //! Each token of a request is taken apart once, however many consumers there are; a consumer's signature is verified
 //! only when its claims hold. Tokens go no further than the config says, and never to a vendor.
 
+mod candidates;
 mod config;
 mod place;
 mod remote;
@@ -136,7 +137,8 @@ impl JwtAuth {
             .collect();
         let now = clock::unix_seconds();
         let (mut first_fault, mut stranger) = (None, None);
-        for consumer in &consumers.all {
+        let candidates = consumers.candidates.of(&tokens);
+        for consumer in candidates.iter().filter_map(|number| consumers.all.get(*number)) {
             match consumer.verify(&tokens, now, exchange, next).await {
                 Ok(values) => {
                     if self.ask.lets_in(Some(&*consumer.name), EmptyList::Nobody) {

@@ -433,6 +433,77 @@ fn what_is_wrong_is_told_with_its_place() {
     );
 }
 
+/// A service for each of so many issuers, and one for all.
+fn many(count: usize) -> Value {
+    let of = |number: usize| Signer::with_secret("HS256", format!("{number:064}").as_bytes());
+    let consumers: Vec<_> = (0..count)
+        .map(|number| {
+            consumer(
+                &number.to_string(),
+                &of(number),
+                json!({"issuer": number.to_string()}),
+            )
+        })
+        .chain([json!({"name": "any", "jwks": of(count).jwks()})])
+        .collect();
+    json!({"consumers": consumers})
+}
+
+fn of_many(number: usize, issuer: &str) -> String {
+    let signer = Signer::with_secret("HS256", format!("{number:064}").as_bytes());
+    bearer(&signer.token(&claims(json!({"iss": issuer}))))
+}
+
+#[tokio::test]
+async fn each_issuer_finds_its_consumer_and_any_the_one_for_all() {
+    let plugin = global(NAME, &many(100)).unwrap();
+    let ask = async |token: &str| run(&plugin, get("/", &[("authorization", token)])).await;
+    for (token, consumer) in [
+        (of_many(0, "0"), "0"),
+        (of_many(57, "57"), "57"),
+        (of_many(100, "57"), "any"),
+        (of_many(100, "nobody"), "any"),
+    ] {
+        assert_eq!(ask(&token).await.consumer.as_deref(), Some(consumer));
+    }
+    for (token, told) in [
+        (of_many(3, "4"), Fault::FAILS.0),
+        (of_many(3, "0"), Fault::FAILS.0),
+        // What the first consumer finds wrong, whoever else is looked at.
+        (bearer("a.b"), Fault::FORM.0),
+    ] {
+        assert_eq!(ask(&token).await.line(), refusal(told));
+    }
+    let only = rule(NAME, &many(100), &json!({"allow": ["any"]})).unwrap();
+    let both = format!(
+        "/?access_token={}",
+        of_many(57, "57").trim_start_matches("Bearer ")
+    );
+    let went = run(&only, get(&both, &[("authorization", &of_many(57, "57"))])).await;
+    assert_eq!((went.status, went.consumer.as_deref()), (403, Some("57")));
+}
+
+/// The bound is for an unoptimised build on a busy machine; a request that looks at every consumer costs a hundred times
+/// as much.
+#[tokio::test]
+async fn many_consumers_cost_a_request_little() {
+    let fastest = async |count: usize| {
+        let plugin = global(NAME, &many(count)).unwrap();
+        let token = of_many(count - 1, &(count - 1).to_string());
+        let mut fastest = Duration::MAX;
+        for _ in 0..30 {
+            let begun = clock::now();
+            let went = run(&plugin, get("/", &[("authorization", &token)])).await;
+            fastest = fastest.min(begun.elapsed());
+            assert_eq!(went.status, 200);
+        }
+        fastest
+    };
+    let (few, many) = (fastest(10).await, fastest(5_000).await);
+    println!("10 consumers: {few:?}, 5,000: {many:?}");
+    assert!(many < few * 5, "{few:?} {many:?}");
+}
+
 /// One consumer whose keys `idp.static` publishes.
 fn published(more: Value) -> Value {
     let mut remote = json!({"service_name": "idp.static", "path": "/certs?a=1"});
