@@ -85,3 +85,5 @@ mod traces;
 mod usage;
 #[cfg(test)]
 mod wasm;
+#[cfg(test)]
+mod wasm_languages;

@@ -296,3 +296,19 @@ impl Sight for Gateway {
         );
     }
 }
+
+/// The version of the first module that is in force; 0 when none is.
+pub(crate) async fn module_version(gateway: &Gateway) -> u64 {
+    let dump: Value = serde_json::from_str(&gateway.admin("/config_dump").await.text()).unwrap();
+    let mut shown = dump["modules"].as_array().into_iter().flatten();
+    let current = shown.find(|module| module["state"] == "current");
+    current.map_or(0, |module| module["version"].as_u64().unwrap())
+}
+
+/// Waits until a version after `before` is in force: new requests take it from then on.
+pub(crate) async fn newer_module(gateway: &Gateway, before: u64) {
+    let wait = async { while module_version(gateway).await <= before {} };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        panic!("no newer module; said: {:#?}", gateway.errors.all());
+    }
+}

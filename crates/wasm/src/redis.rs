@@ -49,7 +49,8 @@ pub(crate) async fn call(
     let work = async {
         let mut line = line.lock().await;
         // Taken out: whatever cuts this short leaves no half-read connection behind.
-        let mut connection = match line.take() {
+        let kept = line.take().filter(Connection::is_open);
+        let mut connection = match kept {
             Some(connection) => connection,
             None => connect(caller, cluster, &setting).await?,
         };
@@ -91,6 +92,13 @@ async fn connect(caller: &dyn Caller, cluster: &str, setting: &RedisSetting) -> 
 }
 
 impl Connection {
+    /// Whether the server has not closed it while nothing was asked. Only this is tried anew: a command that was sent
+    /// may have been done.
+    fn is_open(&self) -> bool {
+        let said = self.stream.try_read(&mut [0]);
+        self.read.is_empty() && said.is_err_and(|cause| cause.kind() == io::ErrorKind::WouldBlock)
+    }
+
     async fn introduce(&mut self, parts: &[&str]) -> io::Result<()> {
         let mut query = format!("*{}\r\n", parts.len());
         for part in parts {

@@ -24,7 +24,7 @@ declare function log(level: i32, text: usize, size: usize): i32;
 const LANGUAGE = "assemblyscript";
 const REQUEST_BODY = 0, RESPONSE_BODY = 1, PLUGIN_CONFIG = 7;
 const REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, CALL_HEADERS = 6;
-// A header callback that waits for a call stops everything; one that waits for the body stops the headers only.
+// In this version of the ABI a paused header callback stops the body too: who waits for the body pauses there.
 const CONTINUE = 0, PAUSE = 1, STOP_ALL = 4;
 
 let mode = "";
@@ -136,7 +136,6 @@ export function proxy_on_request_headers(context: u32, count: i32, end: i32): i3
     return callOut(context);
   } else if (mode == "rewrite") {
     remove(REQUEST_HEADERS, "content-length");
-    return end ? CONTINUE : PAUSE;
   } else if (mode == "trap" && header(REQUEST_HEADERS, "x-trap") != null) {
     unreachable();
   }

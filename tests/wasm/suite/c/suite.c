@@ -23,7 +23,7 @@ IMPORT(proxy_set_effective_context) int proxy_set_effective_context(uint32_t con
 
 enum { REQUEST_BODY = 0, RESPONSE_BODY = 1, CALL_BODY = 4, PLUGIN_CONFIG = 7, REDIS_BODY = 9 };
 enum { REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, CALL_HEADERS = 6 };
-// A header callback that waits for a call stops everything; one that waits for the body stops the headers only.
+// In this version of the ABI a paused header callback stops the body too: who waits for the body pauses there.
 enum { CONTINUE = 0, PAUSE = 1, STOP_ALL = 4 };
 enum mode { NONE, TRANSFORM, REPLY, CALLOUT, STREAM, REWRITE, REDIS, TRAP };
 
@@ -137,7 +137,7 @@ static int deny(void) {
 }
 
 EXPORT(proxy_on_request_headers) int proxy_on_request_headers(uint32_t context, int count_of, int end) {
-  (void)count_of;
+  (void)count_of; (void)end;
   switch (mode) {
   case TRANSFORM:
     replace(REQUEST_HEADERS, "x-suite", LANGUAGE, strlen(LANGUAGE));
@@ -148,7 +148,7 @@ EXPORT(proxy_on_request_headers) int proxy_on_request_headers(uint32_t context, 
   case REDIS: return count(context);
   case REWRITE:
     proxy_remove_header_map_value(REQUEST_HEADERS, "content-length", 14);
-    return end ? CONTINUE : PAUSE;
+    return CONTINUE;
   case TRAP:
     if (has_header("x-trap")) __builtin_trap();
     return CONTINUE;
