@@ -87,3 +87,5 @@ mod usage;
 mod wasm;
 #[cfg(test)]
 mod wasm_languages;
+#[cfg(test)]
+mod wasm_registry;

@@ -11,7 +11,7 @@ use crate::support::{
 };
 
 /// A filter that answers with this text, or, for an empty one, adds the header `x-module` to the request.
-fn answering(text: &str) -> String {
+pub(crate) fn answering(text: &str) -> String {
     let length = text.len();
     format!(
         r#"(module

@@ -184,9 +184,23 @@ impl Session<'_> {
             return Ok(response);
         }
         self.authorization = Some(self.answer_challenge(&response).await?);
-        self.try_get(path, accept, limit)
+        let second = self
+            .try_get(path, accept, limit)
             .await
-            .map_err(Failure::into_text)
+            .map_err(Failure::into_text)?;
+        match second.status() {
+            StatusCode::UNAUTHORIZED => Err(self.refusal()),
+            _ => Ok(second),
+        }
+    }
+
+    /// Words for a registry that does not let us in.
+    fn refusal(&self) -> String {
+        let host = self.image.host();
+        match self.logins.basic(host) {
+            Some(_) => format!("{host} refuses the credentials"),
+            None => format!("{host} wants credentials, and imagePullSecret has none for it"),
+        }
     }
 
     async fn try_get(
@@ -212,10 +226,7 @@ impl Session<'_> {
 
     async fn answer_challenge(&self, response: &Response<Bytes>) -> Result<HeaderValue, String> {
         let host = self.image.host();
-        let refused = || match self.logins.basic(host) {
-            Some(_) => format!("{host} refuses the credentials"),
-            None => format!("{host} wants credentials, and imagePullSecret has none for it"),
-        };
+        let refused = || self.refusal();
         let offers = response.headers().get_all(WWW_AUTHENTICATE);
         let challenge = offers
             .iter()

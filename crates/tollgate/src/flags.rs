@@ -124,6 +124,14 @@ pub(crate) struct ServeFlags {
         value_delimiter = ','
     )]
     pub resolve: Vec<String>,
+    /// Another place for the module images whose names begin so; the longest that fits; repeatable
+    #[arg(
+        long,
+        value_name = "REGISTRY[/PATH]=REGISTRY[/PATH]",
+        env = "TOLLGATE_WASM_MIRROR",
+        value_delimiter = ','
+    )]
+    pub wasm_mirror: Vec<tollgate_modules::Mirror>,
     /// Redis for limits and quotas whose config names none: redis://, rediss://, redis+cluster://, redis+sentinel://;
     /// the default is this process's memory
     #[arg(long, value_name = "URL", env = "TOLLGATE_REDIS", hide_env_values = true)]

@@ -307,6 +307,7 @@ fn observers(flags: &ServeFlags) -> Result<(Observers, Ledger), Failure> {
 fn modules(flags: &ServeFlags, observers: &Observers, upstream: &Shared) -> Modules {
     let options = tollgate_modules::Options {
         cache: Some(flags.data.join("modules")),
+        mirrors: flags.wasm_mirror.clone(),
         ..tollgate_modules::Options::default()
     };
     let fetcher = Fetcher::new(upstream.clone(), options);
