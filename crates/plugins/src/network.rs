@@ -112,19 +112,22 @@ impl Prefix {
     }
 }
 
-/// A crit-bit tree of prefixes none of which holds another, the root first. Along the way to a prefix only bits of the
-/// prefix are asked for, so that the one at the end is the only one that can hold an address.
+/// A crit-bit tree of prefixes none of which holds another. Along the way to a prefix only bits of the prefix are asked
+/// for, so that the one at the end is the only one that can hold an address. The way is kept apart: it is small.
 #[derive(Debug, Default)]
-struct Trie(Vec<Node>);
+struct Trie {
+    /// The root first.
+    nodes: Vec<Node>,
+    /// In ascending order.
+    prefixes: Vec<Prefix>,
+}
 
 #[derive(Debug)]
 enum Node {
     /// Keys without this bit (0 is the first) go on at the next node, keys with it at that one.
-    Fork {
-        bit: u32,
-        with: usize,
-    },
-    End(Prefix),
+    Fork { bit: u32, with: usize },
+    /// Which prefix.
+    End(usize),
 }
 
 impl Trie {
@@ -132,35 +135,40 @@ impl Trie {
         prefixes.sort_unstable();
         // A wider prefix stands in front of those that it holds.
         prefixes.dedup_by(|next, kept| kept.contains(next.base));
-        let mut trie = Self(Vec::with_capacity(2 * prefixes.len()));
-        trie.grow(&prefixes);
-        trie
-    }
-
-    fn grow(&mut self, prefixes: &[Prefix]) {
-        let [first, .., last] = prefixes else {
-            self.0.extend(prefixes.iter().copied().map(Node::End));
-            return;
-        };
-        let bit = (first.base ^ last.base).leading_zeros();
-        let (without, with) = prefixes.split_at(prefixes.partition_point(|prefix| !has(prefix.base, bit)));
-        let fork = self.0.len();
-        self.0.push(Node::Fork { bit, with: 0 });
-        self.grow(without);
-        self.0[fork] = Node::Fork {
-            bit,
-            with: self.0.len(),
-        };
-        self.grow(with);
+        let mut nodes = Vec::with_capacity(2 * prefixes.len());
+        grow(&mut nodes, &prefixes, 0);
+        Self { nodes, prefixes }
     }
 
     fn contains(&self, key: u128) -> bool {
         let mut at = 0;
-        while let Some(Node::Fork { bit, with }) = self.0.get(at) {
+        while let Some(Node::Fork { bit, with }) = self.nodes.get(at) {
             at = if has(key, *bit) { *with } else { at + 1 };
         }
-        matches!(self.0.get(at), Some(Node::End(prefix)) if prefix.contains(key))
+        let end = match self.nodes.get(at) {
+            Some(Node::End(number)) => self.prefixes.get(*number),
+            _ => None,
+        };
+        end.is_some_and(|prefix| prefix.contains(key))
     }
+}
+
+/// Adds the nodes for some of the prefixes; `number` is that of the first of them.
+fn grow(nodes: &mut Vec<Node>, prefixes: &[Prefix], number: usize) {
+    let [first, .., last] = prefixes else {
+        nodes.extend(prefixes.iter().map(|_| Node::End(number)));
+        return;
+    };
+    let bit = (first.base ^ last.base).leading_zeros();
+    let (without, with) = prefixes.split_at(prefixes.partition_point(|prefix| !has(prefix.base, bit)));
+    let fork = nodes.len();
+    nodes.push(Node::Fork { bit, with: 0 });
+    grow(nodes, without, number);
+    nodes[fork] = Node::Fork {
+        bit,
+        with: nodes.len(),
+    };
+    grow(nodes, with, number + without.len());
 }
 
 fn has(key: u128, bit: u32) -> bool {
@@ -243,7 +251,7 @@ mod tests {
         let many = (0..100_000_u32)
             .map(|number| Network::parse(&format!("{}/32", std::net::Ipv4Addr::from(number * 977))));
         let set: NetworkSet = many.map(Option::unwrap).collect();
-        assert!(set.v4.0.len() < 200_000);
+        assert!(set.v4.nodes.len() < 200_000);
         assert!(set.contains("0.0.3.209".parse().unwrap()) && !set.contains("0.0.3.210".parse().unwrap()));
     }
 }
