@@ -28,7 +28,7 @@ pub struct Explanation {
 pub struct TriedHost {
     /// As configured, such as `*.foo.com`.
     pub host: String,
-    /// Its routes up to the one that was taken, in the order tried.
+    /// Its routes in the order tried; those behind the one that was taken lost to it.
     pub routes: Vec<TriedRoute>,
 }
 
@@ -106,6 +106,9 @@ pub struct ExplainedDestination {
     pub fallbacks: Vec<String>,
 }
 
+/// Why a route lost that fits as well.
+const BEHIND: &str = "fits too, behind the one that was taken";
+
 /// Explains one request.
 #[must_use]
 pub fn explain(snapshot: &Snapshot, head: &RequestHead<'_>) -> Explanation {
@@ -126,19 +129,19 @@ pub fn explain(snapshot: &Snapshot, head: &RequestHead<'_>) -> Explanation {
             routes: Vec::new(),
         };
         for route in &virtual_host.routes {
+            let decided = explanation.route.is_some();
             let lost = fault(&route.matcher, head);
-            let taken = lost.is_none();
+            let taken = lost.is_none() && !decided;
             tried.routes.push(TriedRoute {
                 name: route.name.to_string(),
                 object: route.origin.object.to_string(),
                 place: route.origin.place.to_string(),
                 path: path_in_words(&route.matcher),
                 other_path: !route.matcher.matches_path(head.path),
-                lost,
+                lost: lost.or_else(|| decided.then(|| BEHIND.to_owned())),
             });
             if taken {
                 explanation.route = Some(chosen(route, head));
-                break;
             }
         }
         explanation.hosts.push(tried);

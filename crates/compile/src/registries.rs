@@ -45,6 +45,11 @@ fn add_bridge(
         let (suffix, read): (_, ReadEndpoints) = match registry.registry_type {
             Some(RegistryType::Static) => ("static", static_endpoints),
             Some(RegistryType::Dns) => ("dns", dns_endpoints),
+            Some(RegistryType::Unknown) => {
+                let message = "expected static, dns, nacos, nacos2, nacos3, zookeeper, consul or eureka: this registry is left out";
+                diagnostics.push(bridge.error(&format!("{field}.type"), message));
+                continue;
+            }
             Some(_) => {
                 let message = "this registry type is not supported yet: its services are not known";
                 diagnostics.push(bridge.warning(&format!("{field}.type"), message));

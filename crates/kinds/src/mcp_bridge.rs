@@ -100,6 +100,9 @@ pub enum RegistryType {
     Zookeeper,
     Consul,
     Eureka,
+    /// A type that there is not: the registry is none, the others of its bridge stay.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Ports that replace those a registry reports.
