@@ -10,7 +10,8 @@ use tollgate_base::headers;
 /// Most header fields of a head.
 pub const MOST_FIELDS: usize = 100;
 
-/// The fields that `httparse` found in the first `length` bytes of `input`. All values share one copy of them.
+/// The fields that `httparse` found in the first `length` bytes of `input`. All values share one copy of them. `room` is
+/// for fields that will be added: a map that grows is filled anew.
 ///
 /// # Errors
 /// For what is no field after all.
@@ -18,11 +19,12 @@ pub fn header_map(
     fields: &[httparse::Header<'_>],
     input: &[u8],
     length: usize,
+    room: usize,
 ) -> Result<HeaderMap, &'static str> {
     let invalid = "invalid HTTP header parsed";
     let shared = Bytes::copy_from_slice(input.get(..length).unwrap_or(input));
     let begin = input.as_ptr() as usize;
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + room);
     for field in fields {
         let text = field.name.as_bytes();
         let name = match common(text) {

@@ -7,6 +7,9 @@ use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, request};
 use tollgate_body::http1::{Chunked, Framing, MOST_FIELDS, digits, has_option, header_map, parse_failure};
 
+/// Fields that requests get on their way: an id, forwarding headers, a credential.
+const ADDED: usize = 5;
+
 /// A head that is whole.
 pub(super) struct Head {
     pub(super) parts: request::Parts,
@@ -128,7 +131,7 @@ fn understand(parsed: &httparse::Request<'_, '_>, input: &[u8], length: usize) -
         Some(0) => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let headers = header_map(parsed.headers, input, length).map_err(malformed)?;
+    let headers = header_map(parsed.headers, input, length, ADDED).map_err(malformed)?;
     let framing = framing(version, &headers)?;
     let persistent = is_persistent(version, &headers);
     let expects = version == Version::HTTP_11

@@ -14,6 +14,9 @@ const LARGEST_HEAD: usize = 64 * 1024;
 /// Most interim answers (1xx) before the real one.
 const MOST_INTERIM: u32 = 64;
 
+/// Fields that answers get on their way: the request's id, what a plugin says.
+const ADDED: usize = 2;
+
 /// A head that is whole.
 pub(super) struct Head {
     pub(super) parts: response::Parts,
@@ -93,7 +96,7 @@ fn parse(method: &Method, input: &[u8]) -> Result<Option<(Head, usize)>, &'stati
         Some(0) => Version::HTTP_10,
         _ => Version::HTTP_11,
     };
-    let headers = header_map(parsed.headers, input, length)?;
+    let headers = header_map(parsed.headers, input, length, ADDED)?;
     let framing = framing(method, status, version, &headers)?;
     let persistent = is_persistent(version, &headers)
         && status != StatusCode::SWITCHING_PROTOCOLS
