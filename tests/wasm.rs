@@ -125,6 +125,33 @@ async fn a_module_runs_in_the_chain_and_a_new_file_takes_over_while_the_old_one_
 }
 
 #[tokio::test]
+async fn a_restart_compiles_nothing_and_a_damaged_file_is_compiled_again() {
+    let modules = Modules::new();
+    modules.write("filter.wasm", &answering("compiled once"));
+    let (_mock, documents) = scene(&modules.plugin("filter.wasm", "FAIL_CLOSE"));
+    let data = modules.path("data");
+    let came_from_disk = async || {
+        let start = gateway().file("scene.yaml", &documents).unwrap();
+        let gateway = start.option("--data", data.display()).go().unwrap();
+        assert_eq!(text(&gateway).await, (200, "compiled once".to_owned()));
+        let line = gateway.errors.wait_for(|line| line.contains("module ready"));
+        line.unwrap().contains("from_disk=true")
+    };
+    assert!(!came_from_disk().await);
+    assert!(came_from_disk().await);
+    let compiled = std::fs::read_dir(data.join("compiled")).unwrap();
+    let mut files = compiled.map(|entry| entry.unwrap().path());
+    let file = files.find(|path| path.extension().is_some_and(|ending| ending == "cwasm"));
+    let file = file.expect("a compiled module");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    assert!(!came_from_disk().await);
+    assert!(came_from_disk().await);
+}
+
+#[tokio::test]
 async fn a_module_that_traps_costs_its_own_requests_only() {
     let modules = Modules::new();
     modules.write("trap.wasm", TRAPPING);

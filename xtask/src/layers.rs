@@ -11,8 +11,26 @@ use std::path::Path;
 
 /// Folder names below `crates/`, from the ground up.
 const ORDER: &[&str] = &[
-    "base", "kinds", "body", "observe", "store", "plugin", "snapshot", "llm", "upstream", "ledger",
-    "modules", "wasm", "plugins", "compile", "control", "proxy", "console", "mock-llm", "testkit",
+    "base",
+    "kinds",
+    "body",
+    "observe",
+    "store",
+    "plugin",
+    "snapshot",
+    "llm",
+    "upstream",
+    "ledger",
+    "modules",
+    "artefacts",
+    "wasm",
+    "plugins",
+    "compile",
+    "control",
+    "proxy",
+    "console",
+    "mock-llm",
+    "testkit",
     "tollgate",
 ];
 

@@ -315,6 +315,7 @@ fn modules(flags: &ServeFlags, observers: &Observers, upstream: &Shared) -> Modu
         Limits::default(),
         Some(observers.metrics().clone()),
         Some(fetcher),
+        Some(flags.data.join("compiled")),
     )
 }
 

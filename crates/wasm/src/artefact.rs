@@ -1,5 +1,6 @@
 //! `Artefact`: one compiled module, shared by everything that runs the same bytes.
 
+use tollgate_artefacts::Artefacts;
 use wasmtime::{InstancePre, Module};
 
 use crate::engine::engine;
@@ -45,21 +46,33 @@ pub(crate) struct Artefact {
     pub(crate) digest: String,
     pub(crate) abi: Abi,
     pub(crate) linked: InstancePre<State>,
+    /// Whether its machine code came from disk.
+    pub(crate) cached: bool,
 }
 
 impl Artefact {
-    /// Compiles; takes seconds of CPU for a large module.
+    /// Compiles, and keeps the outcome for the next start; takes seconds of CPU for a large module.
     ///
     /// # Errors
     /// What is wrong with the module, in words for a diagnostic.
-    pub(crate) fn compile(digest: &str, bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn compile(digest: &str, bytes: &[u8], kept: Option<&Artefacts>) -> Result<Self, String> {
         let engine = engine()?;
         let module = Module::new(engine, bytes)
             .map_err(|cause| format!("the module cannot be compiled: {cause:#}"))?;
-        Self::link(digest, &module)
+        let made = Self::link(digest, &module, false)?;
+        if let Some(Err(cause)) = kept.map(|kept| kept.keep(&module, digest)) {
+            tracing::warn!(digest, %cause, "a compiled module cannot be kept on disk");
+        }
+        Ok(made)
     }
 
-    fn link(digest: &str, module: &Module) -> Result<Self, String> {
+    /// What an earlier run compiled; `None` when there is nothing that may be loaded.
+    pub(crate) fn load(digest: &str, kept: &Artefacts) -> Option<Self> {
+        let module = kept.load(engine().ok()?, digest)?;
+        Self::link(digest, &module, true).ok()
+    }
+
+    fn link(digest: &str, module: &Module, cached: bool) -> Result<Self, String> {
         let exports = |name: &str| module.get_export(name).is_some();
         let marker = MARKERS.iter().find(|(name, _)| exports(name));
         let (_, abi) = marker.ok_or("Missing or unknown Proxy-Wasm ABI version")?;
@@ -77,6 +90,7 @@ impl Artefact {
             digest: digest.to_owned(),
             abi: *abi,
             linked,
+            cached,
         })
     }
 }
@@ -87,7 +101,7 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         let bytes = wat::parse_str(text).unwrap();
-        Artefact::compile("digest", &bytes).err().unwrap()
+        Artefact::compile("digest", &bytes, None).err().unwrap()
     }
 
     #[test]
@@ -113,7 +127,9 @@ mod tests {
             wrong.contains("proxy_log") && wrong.contains("incompatible"),
             "{wrong}"
         );
-        let garbage = Artefact::compile("digest", b"\0asm\x01\0\0\0junk").err().unwrap();
+        let garbage = Artefact::compile("digest", b"\0asm\x01\0\0\0junk", None)
+            .err()
+            .unwrap();
         assert!(garbage.starts_with("the module cannot be compiled"), "{garbage}");
         let shared = refusal(r#"(module (memory (export "memory") 1 1 shared))"#);
         assert!(shared.contains("threads"), "{shared}");
@@ -130,7 +146,7 @@ mod tests {
             (memory (export "memory") 1)
             (func (export "proxy_abi_version_0_2_100"))
             (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 8))"#;
-        let made = Artefact::compile("d", &wat::parse_str(text).unwrap()).unwrap();
+        let made = Artefact::compile("d", &wat::parse_str(text).unwrap(), None).unwrap();
         assert_eq!(made.abi, Abi::V0_2_100);
     }
 }

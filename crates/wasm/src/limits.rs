@@ -21,6 +21,8 @@ pub struct Limits {
     pub start_time: Duration,
     /// `wasm_calls_limit`: calls of one instance that may be under way at once. Default 10 000.
     pub calls: usize,
+    /// `wasm_cache_limit`: bytes of compiled modules on disk. Default 1 GiB.
+    pub cache: u64,
     /// `wasm_shared_data_limit`: bytes of keys and values that all plugins share. Default 64 MiB.
     pub shared_data: usize,
 }
@@ -37,6 +39,7 @@ impl Default for Limits {
             event_time: Duration::from_millis(200),
             start_time: Duration::from_secs(10),
             calls: 10_000,
+            cache: 1024 * 1024 * 1024,
             shared_data: 64 * MIB,
         }
     }

@@ -6,10 +6,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Semaphore, watch};
+use tollgate_artefacts::Artefacts;
 use tollgate_base::{clock, task};
 use tollgate_modules::{Fetched, Fetcher};
 use tollgate_observe::Metrics;
@@ -30,11 +32,32 @@ struct Inner {
     host: Arc<Host>,
     /// `None` where configurations are only checked: nothing is loaded there.
     fetcher: Option<Fetcher>,
+    kept: Kept,
     table: Mutex<Table>,
     live: watch::Sender<Live>,
     changes: watch::Sender<u64>,
     /// One module is compiled at a time: requests need the processors too.
     compiling: Semaphore,
+}
+
+/// Compiled modules on disk: opened when the first module comes, so that a gateway without modules makes no directory.
+struct Kept {
+    path: Option<PathBuf>,
+    opened: OnceLock<Option<Artefacts>>,
+}
+
+impl Kept {
+    fn open(&self, limit: u64) -> Option<&Artefacts> {
+        let path = self.path.as_ref()?;
+        let opened = self.opened.get_or_init(|| {
+            let opened = Artefacts::open(path.clone(), limit);
+            let told = opened.inspect_err(|cause| {
+                tracing::warn!(path = %path.display(), %cause, "compiled modules are not kept on disk");
+            });
+            told.ok()
+        });
+        opened.as_ref()
+    }
 }
 
 type Live = Arc<Vec<Arc<Generation>>>;
@@ -73,7 +96,7 @@ pub struct Lookup {
 
 impl Default for Modules {
     fn default() -> Self {
-        Self::new(Limits::default(), None, None)
+        Self::new(Limits::default(), None, None, None)
     }
 }
 
@@ -84,12 +107,21 @@ impl fmt::Debug for Modules {
 }
 
 impl Modules {
-    /// None yet. Nothing is made before the first module is wanted.
+    /// None yet. Nothing is made before the first module is wanted. In `kept` compiled modules outlive the process.
     #[must_use]
-    pub fn new(limits: Limits, metrics: Option<Arc<Metrics>>, fetcher: Option<Fetcher>) -> Self {
+    pub fn new(
+        limits: Limits,
+        metrics: Option<Arc<Metrics>>,
+        fetcher: Option<Fetcher>,
+        kept: Option<PathBuf>,
+    ) -> Self {
         Self(Arc::new(Inner {
             host: Host::new(limits, metrics),
             fetcher,
+            kept: Kept {
+                path: kept,
+                opened: OnceLock::new(),
+            },
             table: Mutex::default(),
             live: watch::Sender::default(),
             changes: watch::Sender::new(0),
@@ -195,13 +227,18 @@ impl Modules {
             let started = clock::now();
             let stamp = modules.stamp(&spec).await;
             let made = modules.make(&spec).await;
-            let outcome = if made.is_ok() { "ready" } else { "failed" };
+            let outcome = match &made {
+                Ok(made) if made.artefact.cached => "cached",
+                Ok(_) => "ready",
+                Err(_) => "failed",
+            };
             if let Some(own) = &modules.0.host.own {
                 own.loaded(outcome, started.elapsed());
             }
             match &made {
                 Ok(made) => tracing::info!(
                     plugin = spec.name, version = made.version, digest = made.artefact.digest,
+                    from_disk = made.artefact.cached,
                     took = ?started.elapsed(), "module ready"
                 ),
                 Err(fault) => tracing::warn!(plugin = spec.name, "module refused: {fault}"),
@@ -242,17 +279,39 @@ impl Modules {
             sha256: digest,
             ..
         } = fetched;
-        let turn = self.0.compiling.acquire().await;
-        let known = self.lock().artefacts.get(&digest).and_then(Weak::upgrade);
-        if let Some(known) = known {
+        let broken = |_| "the module could not be compiled".to_owned();
+        let known = || self.lock().artefacts.get(&digest).and_then(Weak::upgrade);
+        if let Some(known) = known() {
             return Ok(known);
         }
-        let name = digest.clone();
-        let compiled = tokio::task::spawn_blocking(move || Artefact::compile(&name, &bytes)).await;
+        // What is on disk waits for no compilation.
+        let (modules, name) = (self.clone(), digest.clone());
+        let load = move || Artefact::load(&name, modules.kept()?);
+        let loaded = tokio::task::spawn_blocking(load).await.map_err(broken)?;
+        if let Some(loaded) = loaded {
+            return Ok(self.share(loaded));
+        }
+        let turn = self.0.compiling.acquire().await;
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let (modules, name) = (self.clone(), digest.clone());
+        let compile = move || Artefact::compile(&name, &bytes, modules.kept());
+        let compiled = tokio::task::spawn_blocking(compile).await;
         drop(turn);
-        let artefact = Arc::new(compiled.map_err(|_| "the module could not be compiled".to_owned())??);
+        Ok(self.share(compiled.map_err(broken)??))
+    }
+
+    fn kept(&self) -> Option<&Artefacts> {
+        self.0.kept.open(self.0.host.limits.cache)
+    }
+
+    /// The same for all who come later.
+    fn share(&self, artefact: Artefact) -> Arc<Artefact> {
+        let artefact = Arc::new(artefact);
+        let digest = artefact.digest.clone();
         self.lock().artefacts.insert(digest, Arc::downgrade(&artefact));
-        Ok(artefact)
+        artefact
     }
 
     async fn stamp(&self, spec: &Spec) -> Stamp {

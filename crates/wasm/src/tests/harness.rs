@@ -234,7 +234,7 @@ impl Setup {
     }
 
     pub(super) fn bench_of(self, bytes: &[u8]) -> Bench {
-        let artefact = Artefact::compile("digest", bytes).unwrap_or_else(|fault| panic!("{fault}"));
+        let artefact = Artefact::compile("digest", bytes, None).unwrap_or_else(|fault| panic!("{fault}"));
         let metrics = Metrics::new();
         let spec = Spec {
             name: "higress-system.tested".to_owned(),
