@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::types::{ToSql, Value};
-use rusqlite::{Connection, Statement, Transaction, params_from_iter};
+use rusqlite::types::ToSql;
+use rusqlite::{Connection, Statement, Transaction};
 use tollgate_observe::Entry;
 
 use crate::failure::Failure;
@@ -48,12 +48,45 @@ const COLUMNS: [&str; 25] = [
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) connection: Connection,
+    adding: Adding,
+}
+
+/// The statements that add rows, as SQLite reads them.
+#[derive(Debug)]
+struct Adding {
+    requests: String,
+    hours: String,
+    days: String,
+}
+
+impl Adding {
+    fn new() -> Self {
+        let marks = vec!["?"; COLUMNS.len()].join(", ");
+        Self {
+            requests: format!("INSERT INTO requests ({}) VALUES ({marks})", COLUMNS.join(", ")),
+            hours: Self::sums_of("hours"),
+            days: Self::sums_of("days"),
+        }
+    }
+
+    fn sums_of(table: &str) -> String {
+        let marks = vec!["?"; 1 + KEYS.len() + SUMS.len()].join(", ");
+        let adding = SUMS
+            .map(|sum| format!("{sum} = {sum} + excluded.{sum}"))
+            .join(", ");
+        format!(
+            "INSERT INTO {table} (bucket, {keys}, {}) VALUES ({marks}) ON CONFLICT (bucket, {keys}) DO UPDATE SET {adding}",
+            SUMS.join(", "),
+            keys = KEYS.join(", "),
+        )
+    }
 }
 
 impl Store {
     pub(crate) fn open(data: &Path) -> Result<Self, Failure> {
         Ok(Self {
             connection: schema::open(data)?,
+            adding: Adding::new(),
         })
     }
 
@@ -62,17 +95,15 @@ impl Store {
         let transaction = self
             .connection
             .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        insert(&transaction, entries)?;
-        roll_up(&transaction, entries)?;
+        insert(&transaction, &self.adding.requests, entries)?;
+        roll_up(&transaction, &self.adding, entries)?;
         transaction.commit()?;
         Ok(())
     }
 }
 
-fn insert(transaction: &Transaction<'_>, entries: &[Entry]) -> Result<(), Failure> {
-    let marks = vec!["?"; COLUMNS.len()].join(", ");
-    let sql = format!("INSERT INTO requests ({}) VALUES ({marks})", COLUMNS.join(", "));
-    let mut statement = transaction.prepare(&sql)?;
+fn insert(transaction: &Transaction<'_>, sql: &str, entries: &[Entry]) -> Result<(), Failure> {
+    let mut statement = transaction.prepare(sql)?;
     for entry in entries {
         bind(&mut statement, entry)?;
         statement.raw_execute()?;
@@ -120,32 +151,63 @@ fn bind(statement: &mut Statement<'_>, entry: &Entry) -> Result<(), rusqlite::Er
 /// Names that a sum is kept for, in the order of [`KEYS`].
 type Names<'e> = [&'e str; KEYS.len()];
 
-fn roll_up(transaction: &Transaction<'_>, entries: &[Entry]) -> Result<(), Failure> {
-    for (table, length) in [("hours", HOUR), ("days", DAY)] {
-        let mut sums: HashMap<(i64, Names<'_>), [i64; SUMS.len()]> = HashMap::new();
-        for entry in entries {
-            let time = milliseconds_of(entry.time);
-            let bucket = time - time.rem_euclid(length);
-            let sum = sums.entry((bucket, names(entry))).or_default();
-            for (sum, more) in sum.iter_mut().zip(amounts(entry)) {
-                *sum = sum.saturating_add(more);
+/// What is added to a rollup: by bucket and names.
+type Rollup<'e> = HashMap<(i64, Names<'e>), [i64; SUMS.len()]>;
+
+fn roll_up(transaction: &Transaction<'_>, adding: &Adding, entries: &[Entry]) -> Result<(), Failure> {
+    let hours = by_hour(entries);
+    add_sums(transaction, &adding.hours, &hours)?;
+    let mut days = Rollup::new();
+    for ((hour, names), sums) in hours {
+        add(
+            days.entry((hour - hour.rem_euclid(DAY), names)).or_default(),
+            sums,
+        );
+    }
+    add_sums(transaction, &adding.days, &days)
+}
+
+/// The sums of a batch. Rows that follow each other are often of the same names: those are looked up once.
+fn by_hour(entries: &[Entry]) -> Rollup<'_> {
+    let mut hours = Rollup::new();
+    let keyed = entries.iter().map(|entry| {
+        let time = milliseconds_of(entry.time);
+        ((time - time.rem_euclid(HOUR), names(entry)), amounts(entry))
+    });
+    let mut run: Option<((i64, Names<'_>), [i64; SUMS.len()])> = None;
+    for (key, amounts) in keyed {
+        match &mut run {
+            Some((same, sums)) if *same == key => add(sums, amounts),
+            _ => {
+                if let Some((key, sums)) = run.replace((key, amounts)) {
+                    add(hours.entry(key).or_default(), sums);
+                }
             }
         }
-        let marks = vec!["?"; 1 + KEYS.len() + SUMS.len()].join(", ");
-        let adding = SUMS
-            .map(|sum| format!("{sum} = {sum} + excluded.{sum}"))
-            .join(", ");
-        let mut statement = transaction.prepare(&format!(
-            "INSERT INTO {table} (bucket, {keys}, {}) VALUES ({marks}) ON CONFLICT (bucket, {keys}) DO UPDATE SET {adding}",
-            SUMS.join(", "),
-            keys = KEYS.join(", "),
-        ))?;
-        for ((bucket, names), sums) in sums {
-            let names = names.into_iter().map(|name| Value::Text(name.to_owned()));
-            let bucket = std::iter::once(Value::Integer(bucket));
-            let values = bucket.chain(names).chain(sums.into_iter().map(Value::Integer));
-            statement.execute(params_from_iter(values))?;
+    }
+    if let Some((key, sums)) = run {
+        add(hours.entry(key).or_default(), sums);
+    }
+    hours
+}
+
+fn add(sums: &mut [i64; SUMS.len()], more: [i64; SUMS.len()]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum = sum.saturating_add(more);
+    }
+}
+
+fn add_sums(transaction: &Transaction<'_>, sql: &str, rollup: &Rollup<'_>) -> Result<(), Failure> {
+    let mut statement = transaction.prepare(sql)?;
+    for ((bucket, names), sums) in rollup {
+        statement.raw_bind_parameter(1, bucket)?;
+        for (index, name) in names.iter().enumerate() {
+            statement.raw_bind_parameter(2 + index, name)?;
         }
+        for (index, sum) in sums.iter().enumerate() {
+            statement.raw_bind_parameter(2 + KEYS.len() + index, sum)?;
+        }
+        statement.raw_execute()?;
     }
     Ok(())
 }
