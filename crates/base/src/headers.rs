@@ -1,6 +1,6 @@
 //! Header names that several crates use and `http` does not define.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 /// Generated when absent, always answered.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -22,3 +22,12 @@ pub const X_MSE_CONSUMER: HeaderName = HeaderName::from_static("x-mse-consumer")
 /// First-byte timeout that `ai-proxy` asks for, in milliseconds.
 pub const X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS: HeaderName =
     HeaderName::from_static("x-envoy-upstream-rq-first-byte-timeout-ms");
+
+/// Removes every header whose name is meant. One walk over the few that are there is cheaper than a search for each
+/// of many that are not.
+pub fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_meant(name.as_str())) {
+        let name = name.clone();
+        headers.remove(name);
+    }
+}

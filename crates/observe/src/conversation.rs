@@ -9,7 +9,8 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use foldhash::quality::FixedState;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
+use smallvec::SmallVec;
 use tollgate_body::JsonDocument;
 use tollgate_body::path::{PathValue, ValueKind};
 
@@ -64,6 +65,10 @@ pub struct Turn {
 impl Turn {
     /// Notes the session that a header names; `own` is looked at first.
     pub fn head(&mut self, headers: &HeaderMap, own: Option<&str>) {
+        let is_session = |header: &HeaderName| SESSION_HEADERS.contains(&header.as_str());
+        if own.is_none() && !headers.keys().any(is_session) {
+            return;
+        }
         let names = own.into_iter().chain(SESSION_HEADERS);
         let value = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(id) = names.filter_map(value).find(|id| !id.trim().is_empty()) {
@@ -83,11 +88,14 @@ impl Turn {
             Some(name(&value.text())).filter(|id| !id.is_empty())
         };
         if self.session.is_none() {
-            self.session = SESSION_MEMBERS.iter().find_map(|at| text(at)).or_else(|| {
+            let may_name_one = document.contains("conversation") || document.contains("metadata");
+            let named = || SESSION_MEMBERS.iter().find_map(|at| text(at));
+            let hidden = || {
                 let id = text(USER_ID)?;
                 let (_, session) = id.rsplit_once(SESSION_IN_USER_ID)?;
                 (!session.is_empty()).then(|| session.into())
-            });
+            };
+            self.session = may_name_one.then(|| named().or_else(hidden)).flatten();
         }
         self.previous = text("previous_response_id");
         let lists = ["messages", "contents", "input"].iter();
@@ -104,23 +112,25 @@ impl Turn {
 
     fn message(&mut self, chain: &mut impl Hasher, message: &PathValue<'_>) {
         let mut role = Role::Other;
-        let mut body = Vec::new();
+        let mut body: SmallVec<[(&str, PathValue<'_>); 4]> = SmallVec::new();
         for (key, value) in members(message) {
-            match (key, value.text().as_ref()) {
-                // Anthropic's and OpenAI's, Gemini's.
-                ("role", "assistant" | "model") => role = Role::Answer,
-                ("role", "system" | "developer") => role = Role::System,
-                ("role", _) => role = Role::Other,
-                ("type", "function_call" | "reasoning" | "custom_tool_call") => role = Role::Answer,
-                ("cache_control", _) => {}
-                (
-                    "content" | "parts" | "tool_calls" | "name" | "arguments" | "output" | "call_id"
-                    | "tool_call_id",
-                    _,
-                ) => {
-                    body.push((key, value));
+            match key {
+                "role" => {
+                    role = match value.text().as_ref() {
+                        // Anthropic's and OpenAI's, Gemini's.
+                        "assistant" | "model" => Role::Answer,
+                        "system" | "developer" => Role::System,
+                        _ => Role::Other,
+                    }
                 }
-                _ => {}
+                "type" => {
+                    let kind = value.text();
+                    if matches!(&*kind, "function_call" | "reasoning" | "custom_tool_call") {
+                        role = Role::Answer;
+                    }
+                }
+                "cache_control" => {}
+                _ => body.push((key, value)),
             }
         }
         // What stands in front changes from turn to turn with some clients (a date, a list of files).
@@ -202,8 +212,9 @@ fn members<'v>(object: &'v PathValue<'_>) -> impl Iterator<Item = (&'static str,
         .entries()
         .filter(move |_| is_object)
         .filter_map(|(key, value)| {
-            let name = key?.text().into_owned();
-            let known = KEYS.iter().find(|known| **known == name)?;
+            let key = key?;
+            let name = key.text();
+            let known = KEYS.iter().find(|known| ***known == *name)?;
             Some((*known, value))
         })
 }

@@ -177,7 +177,7 @@ impl Rounds {
             Source::Estimated
         };
         self.tokens = self.tokens.saturating_add(reading.tokens.total);
-        let model = token_usage::model_of(body).map(String::into_boxed_str);
+        let model = token_usage::Outline::of(body).model().map(String::into_boxed_str);
         self.record
             .usage
             .borrow_mut()

@@ -11,16 +11,21 @@ use serde_json::Value;
 use tollgate_body::path::{self, Member};
 use tollgate_observe::usage::Tokens;
 
-/// Where a model's name may stand.
-const MODEL_PATHS: [&str; 5] = [
-    "model",
-    "body.model",
-    "response.model",
-    "message.model",
-    "modelVersion",
+/// Where a model's name may stand: a member, and a member of that.
+const MODEL_PATHS: [(Outer, &str); 5] = [
+    (Outer::Model, ""),
+    (Outer::Body, "model"),
+    (Outer::Response, "model"),
+    (Outer::Message, "model"),
+    (Outer::ModelVersion, ""),
 ];
 /// Where an answer's id may stand.
-const ID_PATHS: [&str; 4] = ["id", "response.id", "responseId", "message.id"];
+const ID_PATHS: [(Outer, &str); 4] = [
+    (Outer::Id, ""),
+    (Outer::Response, "id"),
+    (Outer::ResponseId, ""),
+    (Outer::Message, "id"),
+];
 const INPUT_DETAILS: [Name; 3] = [Name::PromptDetails, Name::InputDetails, Name::GeminiPromptDetails];
 const OUTPUT_DETAILS: [Name; 3] = [
     Name::CompletionDetails,
@@ -89,11 +94,12 @@ pub(crate) struct Reading {
 impl Reading {
     /// Takes in the usage that `text`, a whole answer or an event's data, reports. False when it reports none.
     pub(crate) fn update(&mut self, text: &[u8]) -> bool {
-        static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage"));
-        if USAGE.find(text).is_none() {
-            return false;
-        }
-        let Some(found) = Places::find(text) else {
+        may_tell(text) && self.read(&Outline::of(text))
+    }
+
+    /// The same, of a text whose outline is there.
+    pub(crate) fn read(&mut self, outline: &Outline<'_>) -> bool {
+        let Some(found) = Places::find(outline) else {
             return false;
         };
         self.provisional = found.is_opening();
@@ -152,7 +158,9 @@ impl Reading {
                 .flatten()
                 .filter(|(key, _)| key.len() <= NAME_LIMIT);
             for (key, value) in short.take(DETAIL_LIMIT) {
-                into.insert(&String::from_utf8_lossy(&key), value.value().int());
+                let name =
+                    std::str::from_utf8(&key).map_or_else(|_| String::from_utf8_lossy(&key), Cow::Borrowed);
+                into.insert(&name, value.value().int());
             }
         }
         for place in objects.into_iter().chain([&found.message]) {
@@ -172,14 +180,97 @@ impl Reading {
     }
 }
 
+/// Whether a text may hold usage: one search, where most hold none.
+pub(crate) fn may_tell(text: &[u8]) -> bool {
+    static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"usage"));
+    USAGE.find(text).is_some()
+}
+
 #[derive(Clone, Copy)]
 enum Side {
     Input,
     Output,
 }
 
+/// Members of an answer's outermost object that something is read of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outer {
+    Id,
+    Model,
+    ModelVersion,
+    ResponseId,
+    Body,
+    /// `usage`, also of a choice.
+    Usage,
+    /// Gemini's `usageMetadata`.
+    UsageMetadata,
+    /// Of OpenAI Responses.
+    Response,
+    /// Of Anthropic's `message_start`.
+    Message,
+    Choices,
+}
+
+impl Outer {
+    fn of(key: &[u8]) -> Option<Self> {
+        Some(match key {
+            b"id" => Self::Id,
+            b"model" => Self::Model,
+            b"modelVersion" => Self::ModelVersion,
+            b"responseId" => Self::ResponseId,
+            b"body" => Self::Body,
+            b"usage" => Self::Usage,
+            b"usageMetadata" => Self::UsageMetadata,
+            b"response" => Self::Response,
+            b"message" => Self::Message,
+            b"choices" => Self::Choices,
+            _ => return None,
+        })
+    }
+}
+
+/// What an answer or event says outermost, found in one walk for all who ask.
+pub(crate) struct Outline<'t>(Vec<(Outer, Member<'t>)>);
+
+impl<'t> Outline<'t> {
+    pub(crate) fn of(text: &'t [u8]) -> Self {
+        let known = path::members(text).filter_map(|(key, value)| Some((Outer::of(&key)?, value)));
+        let mut found = Vec::with_capacity(6);
+        found.extend(known.take(MEMBER_LIMIT));
+        Self(found)
+    }
+
+    fn all(&self, name: Outer) -> impl Iterator<Item = Member<'t>> {
+        let named = self.0.iter().filter(move |(known, _)| *known == name);
+        named.map(|(_, value)| *value)
+    }
+
+    /// Of a name that is there twice the first counts.
+    fn first(&self, name: Outer) -> Option<Member<'t>> {
+        self.all(name).next()
+    }
+
+    /// The id that it carries.
+    pub(crate) fn id(&self) -> Option<String> {
+        self.first_text(&ID_PATHS)
+    }
+
+    /// The model that it names.
+    pub(crate) fn model(&self) -> Option<String> {
+        self.first_text(&MODEL_PATHS)
+    }
+
+    fn first_text(&self, paths: &[(Outer, &str)]) -> Option<String> {
+        let found = paths.iter().find_map(|(outer, inner)| match *inner {
+            "" => self.first(*outer).map(Member::value),
+            inner => self.all(*outer).find_map(|member| member.get(inner)),
+        })?;
+        Some(found.text().into_owned()).filter(|name| !name.is_empty())
+    }
+}
+
 /// Members of usage that are read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Name {
     PromptTokens,
     CompletionTokens,
@@ -203,9 +294,6 @@ enum Name {
     GeminiPromptDetails,
     GeminiCandidatesDetails,
 }
-
-/// How many names there are.
-const NAMES: usize = Name::GeminiCandidatesDetails as usize + 1;
 
 impl Name {
     fn of(key: &[u8]) -> Option<Self> {
@@ -240,7 +328,8 @@ impl Name {
 #[derive(Default)]
 struct Members<'t> {
     is_there: bool,
-    named: [Option<Member<'t>>; NAMES],
+    /// Few, so that they are looked through.
+    named: Vec<(Name, Member<'t>)>,
 }
 
 /// Members that are looked at; no vendor has as many.
@@ -251,17 +340,15 @@ impl<'t> Members<'t> {
         let Some(all) = value.members() else {
             return Self::default();
         };
-        let mut found = Self {
+        let mut named = Vec::with_capacity(6);
+        named.extend(
+            all.take(MEMBER_LIMIT)
+                .filter_map(|(key, member)| Some((Name::of(&key)?, member))),
+        );
+        Self {
             is_there: true,
-            ..Self::default()
-        };
-        for (key, member) in all.take(MEMBER_LIMIT) {
-            // Of a name that is there twice the first counts.
-            if let Some(slot) = Name::of(&key).and_then(|name| found.named.get_mut(name as usize)) {
-                slot.get_or_insert(member);
-            }
+            named,
         }
-        found
     }
 
     fn below(outer: Member<'t>) -> Self {
@@ -271,8 +358,10 @@ impl<'t> Members<'t> {
         usage.map(|(_, usage)| Self::of(usage)).unwrap_or_default()
     }
 
+    /// Of a name that is there twice the first counts.
     fn get(&self, name: Name) -> Option<Member<'t>> {
-        self.named.get(name as usize).copied().flatten()
+        let found = self.named.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
     }
 
     fn uint(&self, name: Name) -> Option<u64> {
@@ -294,35 +383,18 @@ struct Places<'t> {
 }
 
 impl<'t> Places<'t> {
-    fn find(text: &'t [u8]) -> Option<Self> {
-        let mut found = Self::default();
-        let mut choices = None;
-        let mut seen = 0_u8;
-        for (key, value) in path::members(text) {
-            let (bit, place) = match &*key {
-                b"usage" => (1, &mut found.top),
-                b"usageMetadata" => (2, &mut found.gemini),
-                b"response" => (4, &mut found.response),
-                b"message" => (8, &mut found.message),
-                b"choices" => {
-                    choices.get_or_insert(value);
-                    continue;
-                }
-                _ => continue,
-            };
-            // Of a name that is there twice the first counts.
-            if seen & bit == 0 {
-                seen |= bit;
-                *place = if bit <= 2 {
-                    Members::of(value)
-                } else {
-                    Members::below(value)
-                };
-            }
-        }
+    fn find(outline: &Outline<'t>) -> Option<Self> {
+        let of =
+            |name, read: fn(Member<'t>) -> Members<'t>| outline.first(name).map(read).unwrap_or_default();
+        let mut found = Self {
+            top: of(Outer::Usage, Members::of),
+            response: of(Outer::Response, Members::below),
+            gemini: of(Outer::UsageMetadata, Members::of),
+            message: of(Outer::Message, Members::below),
+        };
         if !found.top.is_there {
             // Moonshot and others put a stream's usage into its last choice.
-            let first = choices.and_then(Member::first_element);
+            let first = outline.first(Outer::Choices).and_then(Member::first_element);
             found.top = first.map(Members::below).unwrap_or_default();
         }
         let places = [&found.top, &found.response, &found.gemini, &found.message];
@@ -358,21 +430,6 @@ impl<'t> Places<'t> {
         let told = places.into_iter().find_map(|(place, name)| place.uint(name));
         told.filter(|total| *total > 0)
     }
-}
-
-/// The model that an answer or event names.
-pub(crate) fn model_of(text: &[u8]) -> Option<String> {
-    first_text(text, &MODEL_PATHS)
-}
-
-/// The id that an answer or event carries.
-pub(crate) fn id_of(text: &[u8]) -> Option<String> {
-    first_text(text, &ID_PATHS)
-}
-
-fn first_text(text: &[u8], paths: &[&str]) -> Option<String> {
-    let found = paths.iter().find_map(|at| path::get(text, at))?;
-    Some(found.text().into_owned()).filter(|name| !name.is_empty())
 }
 
 /// The model that Gemini's paths name: `…/models/NAME:generateContent`.
@@ -489,10 +546,14 @@ mod tests {
             r#"{"message":{"model":"m","id":"i"}}"#,
             r#"{"modelVersion":"m","responseId":"i"}"#,
         ] {
-            assert_eq!(model_of(text.as_bytes()).as_deref(), Some("m"), "{text}");
-            assert_eq!(id_of(text.as_bytes()).as_deref(), Some("i"), "{text}");
+            let outline = Outline::of(text.as_bytes());
+            assert_eq!(outline.model().as_deref(), Some("m"), "{text}");
+            assert_eq!(outline.id().as_deref(), Some("i"), "{text}");
         }
-        assert_eq!(model_of(b"{}"), None);
+        // Of a member that is there twice the first that leads somewhere counts; a null leads somewhere.
+        let twice = Outline::of(br#"{"response":1,"response":{"model":"m"},"id":null,"responseId":"i"}"#);
+        assert_eq!((twice.model().as_deref(), twice.id()), (Some("m"), None));
+        assert_eq!(Outline::of(b"{}").model(), None);
         let name = |path| model_of_path(path).map(Cow::into_owned);
         assert_eq!(
             name("/v1beta/models/gemini-2.5:streamGenerateContent").as_deref(),

@@ -3,13 +3,13 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request};
 use tollgate_base::clock::Instant;
 use tollgate_base::headers::{
     X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_FORWARDED_FOR,
-    X_FORWARDED_PROTO, X_MSE_CONSUMER, X_REAL_IP, X_REQUEST_ID,
+    X_FORWARDED_PROTO, X_MSE_CONSUMER, X_REAL_IP, X_REQUEST_ID, remove_all,
 };
 use tollgate_base::{Error, Flag, id};
 use tollgate_body::Request;
@@ -162,8 +162,6 @@ fn take_request_id(headers: &mut HeaderMap) -> HeaderValue {
 
 /// Removes what belongs to one connection only (RFC 9110 §7.6.1).
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
-    const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-    const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -176,32 +174,29 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
         for name in listed {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
     }
-    headers.remove(KEEP_ALIVE);
-    headers.remove(PROXY_CONNECTION);
-    headers.remove(TRANSFER_ENCODING);
-    if headers.get(TE).is_some_and(|value| value != "trailers") {
-        headers.remove(TE);
-    }
+    let keeps_te = headers.get(TE).is_some_and(|value| value == "trailers");
+    remove_all(headers, |name| match name {
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" => true,
+        "te" => !keeps_te,
+        "upgrade" => !keep_upgrade,
+        _ => false,
+    });
     if keep_upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-    } else {
-        headers.remove(UPGRADE);
     }
 }
 
 /// Removes what only we and our plugins may say, and the expectation that the server has met already.
 fn remove_own(headers: &mut HeaderMap) {
-    for name in [
-        &EXPECT,
-        &X_ENVOY_ORIGINAL_HOST,
-        &X_ENVOY_ORIGINAL_PATH,
-        &X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
-        &X_MSE_CONSUMER,
-    ] {
-        headers.remove(name);
-    }
+    const OWN: [HeaderName; 5] = [
+        EXPECT,
+        X_ENVOY_ORIGINAL_HOST,
+        X_ENVOY_ORIGINAL_PATH,
+        X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
+        X_MSE_CONSUMER,
+    ];
+    remove_all(headers, |name| OWN.iter().any(|own| own.as_str() == name));
 }
 
 /// HTTP/2 clients may send each cookie in a field of its own; HTTP/1 upstreams expect one (RFC 9113 §8.2.3).

@@ -124,9 +124,11 @@ impl JsonDocument {
                 None if behind.is_empty() => return path::get_whole(self.raw(key)?),
                 // The start of another language than that of keys needs its surroundings.
                 Some(rest) if !rest.starts_with(['.', '!']) => {
-                    let nested = self.raw(key).filter(|raw| raw.starts_with(['{', '[']));
-                    if let Some(inner) = nested {
-                        return path::get(inner, rest);
+                    match self.raw(key) {
+                        Some(inner) if inner.starts_with(['{', '[']) => return path::get(inner, rest),
+                        // Keys alone lead nowhere from here; anything else may make a value out of nothing.
+                        None if rest.chars().all(|next| is_plain(next) || next == '.') => return None,
+                        _ => {}
                     }
                 }
                 _ => {}

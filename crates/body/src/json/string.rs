@@ -23,6 +23,11 @@ pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
     rest.iter().position(special).map(|index| words.len() * 8 + index)
 }
 
+/// Whether a key has escapes. Keys are short: a search that is made for long texts costs more than this.
+pub(crate) fn has_escape(key: &[u8]) -> bool {
+    key.iter().fold(false, |found, byte| found | (*byte == b'\\'))
+}
+
 fn zero_bytes(value: u64) -> u64 {
     value.wrapping_sub(ONES) & !value
 }

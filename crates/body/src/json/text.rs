@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::scan::{self, Index, Kind, Limits, Span};
 use super::setter::Step;
-use super::string::unescape;
+use super::string::{has_escape, unescape};
 use super::{JsonError, PathError};
 
 /// An index this far behind an array's end is refused rather than padded with `null`.
@@ -112,7 +112,9 @@ impl Text {
     fn has_key(&self, member: &Member, key: &str) -> bool {
         let written = self.key_of(member);
         let inner = &written[1..written.len() - 1];
-        inner == key.as_bytes() || (inner.contains(&b'\\') && unescape(as_str(inner)) == key)
+        // Escapes make a key longer than what it means, broken ones too.
+        let may_mean_it = || inner.len() > key.len() && has_escape(inner);
+        inner == key.as_bytes() || (may_mean_it() && unescape(as_str(inner)) == key)
     }
 
     fn key_of<'a>(&'a self, member: &'a Member) -> &'a [u8] {

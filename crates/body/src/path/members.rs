@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::lex;
 use super::value::{PathValue, ValueKind};
-use crate::json::unescape;
+use crate::json::{has_escape, unescape};
 
 /// The members of the object that `json` is, in their order and as leniently as [`super::get`] reads it; nothing if
 /// it is none.
@@ -39,7 +39,7 @@ impl<'a> Iterator for Members<'a> {
         let end = lex::value_end(self.text, begin)?;
         self.position = end;
         let written = self.text.get(quote + 1..key_end - 1)?;
-        let key = match written.contains(&b'\\') {
+        let key = match has_escape(written) {
             false => Cow::Borrowed(written),
             true => Cow::Owned(unescape(&crate::to_text(written)).into_owned().into_bytes()),
         };

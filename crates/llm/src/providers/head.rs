@@ -5,6 +5,8 @@
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use tollgate_base::headers::remove_all;
+
 use crate::{Api, path};
 
 use super::Provider;
@@ -19,14 +21,14 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// Headers in which clients send credentials meant for the gateway; no vendor gets to see them.
-const CLIENT_CREDENTIALS: [HeaderName; 7] = [
-    AUTHORIZATION,
-    HeaderName::from_static("api-key"),
-    HeaderName::from_static("x-goog-api-key"),
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("x-authorization"),
-    HeaderName::from_static("x-hi-original-auth"),
-    HeaderName::from_static("x-mse-consumer"),
+const CLIENT_CREDENTIALS: [&str; 7] = [
+    "authorization",
+    "api-key",
+    "x-goog-api-key",
+    "x-api-key",
+    "x-authorization",
+    "x-hi-original-auth",
+    "x-mse-consumer",
 ];
 
 impl Provider {
@@ -128,9 +130,7 @@ impl Provider {
             Auth::Plain | Auth::Header(_) => HeaderValue::from_str(token).ok(),
             Auth::Bearer | Auth::BearerOrClients | Auth::BearerOrUntouched => bearer(token),
         };
-        for name in CLIENT_CREDENTIALS {
-            headers.remove(name);
-        }
+        remove_all(headers, |name| CLIENT_CREDENTIALS.contains(&name));
         let Some(mut value) = own else { return };
         value.set_sensitive(true);
         let name = match self.auth {

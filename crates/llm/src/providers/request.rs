@@ -4,8 +4,11 @@
 //! A body in OpenAI's dialect is scanned once and spliced where a field changes; one that nothing changes keeps its
 //! bytes. Only another dialect is parsed into a tree and written anew.
 
+use std::sync::LazyLock;
+
 use http::HeaderValue;
 use http::header::ACCEPT;
+use memchr::memmem::Finder;
 use tollgate_body::{JsonDocument, JsonError, PathError};
 
 use crate::Api;
@@ -19,6 +22,9 @@ use super::context_file;
 use super::edits::EditContext;
 use super::row::{BodyRule, Unsupported};
 use super::wire::{Outgoing, Wire};
+
+/// A role that most vendors do not know.
+static DEVELOPER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"developer\""));
 
 /// What was found in a body on its way to the vendor.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -184,7 +190,7 @@ impl Provider {
         let Some(raw) = document.raw("messages") else {
             return Ok(());
         };
-        let has_developer = !self.row.keeps_developer && raw.contains("\"developer\"");
+        let has_developer = !self.row.keeps_developer && DEVELOPER.find(raw.as_bytes()).is_some();
         if !has_developer && self.cleanup_commands.is_empty() && !self.merge_messages {
             return Ok(());
         }

@@ -40,6 +40,11 @@ pub(super) fn plain(raw: &[u8], out: &mut Vec<u8>) {
 }
 
 fn escape(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
+    // What most values are: a word without anything special in it.
+    if clean_length(raw) == raw.len() && raw.is_ascii() {
+        out.extend_from_slice(raw);
+        return;
+    }
     for chunk in raw.utf8_chunks() {
         escape_text(chunk.valid(), out, quotes);
         if !chunk.invalid().is_empty() {

@@ -413,11 +413,17 @@ fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
         debug_assert!(written.is_ok(), "a vector takes every byte");
         return;
     };
-    for (index, octet) in ip.octets().iter().enumerate() {
+    for (index, octet) in ip.octets().into_iter().enumerate() {
         if index > 0 {
             out.push(b'.');
         }
-        out.extend_from_slice(itoa::Buffer::new().format(*octet).as_bytes());
+        if octet >= 100 {
+            out.push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            out.push(b'0' + octet / 10 % 10);
+        }
+        out.push(b'0' + octet % 10);
     }
 }
 

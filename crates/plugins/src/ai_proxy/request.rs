@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Uri, request};
 use http_body::Body as _;
 use tollgate_base::Error;
 use tollgate_base::headers::{
-    X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
+    X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, remove_all,
 };
 use tollgate_body::{Body, JsonBodyError, Request};
 use tollgate_llm::openai::RequestFault;
@@ -108,10 +108,12 @@ fn body_use(provider: &Provider, api: Api, request: &Request) -> BodyUse {
         return BodyUse::Leave;
     }
     let content_type = text(headers, CONTENT_TYPE);
-    if content_type.contains("octet-stream") || content_type.contains("grpc") {
+    // What nearly every client says needs no search.
+    let is_usual = content_type == "application/json";
+    if !is_usual && (content_type.contains("octet-stream") || content_type.contains("grpc")) {
         return BodyUse::Leave;
     }
-    let is_json = content_type.is_empty() || content_type.contains("application/json");
+    let is_json = is_usual || content_type.is_empty() || content_type.contains("application/json");
     let is_form = api.takes_multipart() && multipart::is_form(content_type);
     if !is_json && !is_form {
         return BodyUse::Leave;
@@ -291,8 +293,10 @@ fn set_target(
 ) -> Result<(), RequestFault> {
     let fault =
         |cause: &dyn std::fmt::Display| RequestFault::BadRequest(format!("invalid upstream path: {cause}"));
-    parts.headers.remove(X_ENVOY_ORIGINAL_HOST);
-    parts.headers.remove(X_ENVOY_ORIGINAL_PATH);
+    let kept = [X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH];
+    remove_all(&mut parts.headers, |name| {
+        kept.iter().any(|kept| kept.as_str() == name)
+    });
     let client_path = parts.uri.path_and_query().cloned();
     let client_authority = authority_of(parts);
     let mut target = std::mem::take(&mut parts.uri).into_parts();

@@ -9,21 +9,24 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
-/// Keys of strings that a model reads or writes, in every dialect.
-const TEXT_KEYS: [&[u8]; 12] = [
-    b"content",
-    b"text",
-    b"reasoning_content",
-    b"thinking",
-    b"arguments",
-    b"partial_json",
-    b"delta",
-    b"prompt",
-    b"input",
-    b"system",
-    b"instructions",
-    b"description",
-];
+/// Whether this is a key of strings that a model reads or writes, in any dialect.
+fn is_text_key(key: &[u8]) -> bool {
+    matches!(
+        key,
+        b"content"
+            | b"text"
+            | b"reasoning_content"
+            | b"thinking"
+            | b"arguments"
+            | b"partial_json"
+            | b"delta"
+            | b"prompt"
+            | b"input"
+            | b"system"
+            | b"instructions"
+            | b"description"
+    )
+}
 
 /// How much text there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,7 +127,7 @@ pub(super) fn each_text(json: &[u8], mut text: impl FnMut(Range<usize>)) {
     let mut is_text = false;
     each_string(json, |place, string, is_key| {
         if is_key {
-            is_text = TEXT_KEYS.contains(&string);
+            is_text = is_text_key(string);
         } else if is_text && !string.is_empty() {
             text(place);
         }

@@ -28,7 +28,7 @@ pub(crate) use prose::Prose;
 use template::Template;
 use whole::Whole;
 
-use crate::token_usage::{self, Reading};
+use crate::token_usage::{self, Outline, Reading};
 
 /// Events that are searched for the answer's id and model.
 const NAMED_EVENTS: u32 = 8;
@@ -130,21 +130,27 @@ impl Watch {
                 usage.first_token.get_or_insert(now);
             }
         }
-        if self.events <= NAMED_EVENTS {
-            if self.chat_id.is_none() {
-                self.chat_id = token_usage::id_of(data).map(bounded);
-            }
-            if usage.model.is_none() && self.is_current(&usage) {
-                usage.model = model(data);
-                self.unless_countable(record, usage.model.as_deref());
-            }
-        }
-        if !self.reading.update(data) {
+        let is_current = self.is_current(&usage);
+        let may_be_named = self.events <= NAMED_EVENTS;
+        let (wants_id, wants_model) = (self.chat_id.is_none(), usage.model.is_none() && is_current);
+        let may_tell = token_usage::may_tell(data);
+        if !may_tell && !(may_be_named && (wants_id || wants_model)) {
             return true;
         }
-        if self.is_good && self.is_current(&usage) && self.reading.tokens.total > 0 {
+        let outline = Outline::of(data);
+        if may_be_named && wants_id {
+            self.chat_id = outline.id().map(bounded);
+        }
+        if may_be_named && wants_model {
+            usage.model = model(&outline);
+            self.unless_countable(record, usage.model.as_deref());
+        }
+        if !may_tell || !self.reading.read(&outline) {
+            return true;
+        }
+        if self.is_good && is_current && self.reading.tokens.total > 0 {
             usage.report(self.reading.tokens, self.reading.provisional);
-            if let Some(name) = model(data) {
+            if let Some(name) = model(&outline) {
                 usage.model = Some(name);
             }
         }
@@ -162,24 +168,24 @@ impl Watch {
             true => Bytes::new(),
             false => self.whole.text(),
         };
+        let outline = Outline::of(&text);
         if !self.streamed {
-            self.chat_id = token_usage::id_of(&text).map(bounded);
+            self.chat_id = outline.id().map(bounded);
         }
         let mut usage = record.usage.borrow_mut();
         if self.is_good && self.is_current(&usage) {
             usage.answer_id = self.chat_id.as_deref().map(Into::into);
         }
-        if self.streamed {
+        if self.streamed || !self.is_good || !self.is_current(&usage) {
+            drop(outline);
             return text;
         }
-        if !self.is_good || !self.is_current(&usage) {
-            return text;
-        }
-        usage.model = model(&text);
+        usage.model = model(&outline);
         let found = match self.whole.usage_at_end() {
             Some(end) => self.reading.update(&end),
-            None => self.reading.update(&text),
+            None => self.reading.read(&outline),
         };
+        drop(outline);
         if found && self.reading.tokens.total > 0 {
             // One message has no opening event: what it says is the last word.
             usage.report(self.reading.tokens, false);
@@ -326,8 +332,8 @@ fn is_text(content_type: &str) -> bool {
     !others.iter().any(|part| content_type.contains(part))
 }
 
-fn model(text: &[u8]) -> Option<Box<str>> {
-    token_usage::model_of(text).map(|name| bounded(name).into_boxed_str())
+fn model(outline: &Outline<'_>) -> Option<Box<str>> {
+    outline.model().map(|name| bounded(name).into_boxed_str())
 }
 
 #[cfg(test)]
