@@ -86,6 +86,8 @@ mod usage;
 #[cfg(test)]
 mod wasm;
 #[cfg(test)]
+mod wasm_differential;
+#[cfg(test)]
 mod wasm_languages;
 #[cfg(test)]
 mod wasm_registry;

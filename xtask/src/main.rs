@@ -1,11 +1,12 @@
 //! `cargo xtask NAME`: the project's own checks, those that neither rustc nor clippy can make.
 //!
 //! Each check is one file and one row of `CHECKS`; it gets the root of the workspace and answers with a
-//! `Report`. `cargo xtask check` runs all rows. Only this file prints, and only checks live here: nothing
-//! that changes the tree, nothing that needs more than the Rust toolchain.
+//! `Report`. `cargo xtask check` runs all rows. Only this file prints, and nothing here changes the tree or needs more
+//! than the Rust toolchain. `differential` stands beside the checks: it compares built-ins with modules of the caller's.
 
 mod bans;
 mod cargo;
+mod differential;
 mod layers;
 mod sizes;
 
@@ -49,6 +50,9 @@ static CHECKS: &[Check] = &[
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("differential", rest)) = arguments.split_first().map(|(name, rest)| (name.as_str(), rest)) {
+        return differential::run(&workspace_root(), rest, say);
+    }
     let chosen: Vec<&Check> = match arguments.as_slice() {
         [name] if name == "check" => CHECKS.iter().collect(),
         [name] => CHECKS.iter().filter(|check| check.name == name).collect(),
@@ -77,6 +81,7 @@ fn usage() -> String {
     for check in CHECKS {
         text.push_str(&format!("  {:<8} {}\n", check.name, check.about));
     }
+    text.push_str(&format!("or: {}\n", differential::USAGE));
     text
 }
 
