@@ -451,8 +451,10 @@ fn ten_thousand_series_are_written_in_a_moment() {
         text.lines().filter(|line| line.starts_with("route_")).count(),
         10_000
     );
-    // 2 ms with optimisation; without, and beside other tests, still far below a second.
-    assert!(best < std::time::Duration::from_millis(500), "{best:?}");
+    println!("10,000 series, {} KB, are written in {best:?}", text.len() / 1024);
+    // The limit holds with optimisation; without, and beside other tests, it is far below a second.
+    let limit = if cfg!(debug_assertions) { 500 } else { 50 };
+    assert!(best < std::time::Duration::from_millis(limit), "{best:?}");
 }
 
 #[test]
