@@ -124,6 +124,10 @@ class Gateway:
             name, count = pair.split(':')
             with open(os.path.join(folder, name), 'w') as file:
                 file.write('---\n'.join(ROUTE.format(number=number) for number in range(int(count))))
+        for pair in self.values('consumers', ','):
+            name, count = pair.split(':')
+            with open(os.path.join(folder, name), 'w') as file:
+                file.write(access(int(count)))
 
     def wait_until_ready(self, process, began, log_name):
         limit = float(self.options.get('start_limit', 30))
@@ -136,6 +140,27 @@ class Gateway:
                 if fetch(self.ready_url, limit=2)[0] < 300:
                     return
             time.sleep(0.002)
+
+
+def access(consumers):
+    """Who may ask, what and how often: key-auth with so many consumers, request-block with 100 rules, key-rate-limit."""
+    def plugin(name, phase, priority, config):
+        # Every YAML reader reads JSON.
+        return json.dumps({
+            'apiVersion': 'extensions.higress.io/v1alpha1', 'kind': 'WasmPlugin',
+            'metadata': {'name': name, 'namespace': 'higress-system'},
+            'spec': {'phase': phase, 'priority': priority, 'defaultConfig': config,
+                     'url': f'oci://higress-registry.cn-hangzhou.cr.aliyuncs.com/plugins/{name}:1.0.0'}})
+    keys = [{'name': f'consumer-{number}', 'credential': f'key-{number:08}'} for number in range(consumers)]
+    limits = [{'key': f'consumer-{number}', 'query_per_second': 1000000} for number in range(min(consumers, 100))]
+    return '\n---\n'.join([
+        plugin('key-auth', 'AUTHN', 310, {'consumers': keys, 'keys': ['x-api-key'], 'global_auth': True}),
+        plugin('request-block', 'AUTHZ', 320, {
+            'block_urls': [f'forbidden-{number}' for number in range(50)],
+            'block_headers': [f'bad-agent-{number}' for number in range(30)],
+            'block_regexp_urls': [f'/hidden-{number}/.*[0-9]+' for number in range(20)]}),
+        plugin('key-rate-limit', 'UNSPECIFIED_PHASE', 10, {
+            'limit_by_header': 'x-mse-consumer', 'limit_keys': limits})])
 
 
 # A route like those that a user's Ingress makes; {number} tells them apart.

@@ -62,6 +62,8 @@ ROWS = [
         'tollgate-bare', gateway='tollgate-told'),
     Row('told_event', 'CPU a streamed event, the same', 'µs', 1.2, at('paced', 'us_per_event'),
         'tollgate-bare', gateway='tollgate-told'),
+    Row('access_request', 'CPU a request, with key-auth, request-block and key-rate-limit', 'µs', 1.15, at('max', 'us_per_request'),
+        'tollgate', gateway='tollgate-access'),
     Row('idle_mb', 'memory idle, 100 routes', 'MB', 25, at('idle_mb')),
     Row('load_mb', 'memory under 64 connections', 'MB', 40, at('max', 'rss_mb')),
     Row('stream_kb', 'memory of an open stream', 'KB', 30, stream_kb),
