@@ -24,7 +24,7 @@ data:
       {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","termination":"%TOLLGATE(termination)%"}
 "#;
 
-/// A module that breaks at the fourth piece of an answer.
+/// A module that breaks at the thirteenth piece of an answer.
 const BREAKING: &str = r#"(module
     (memory (export "memory") 1)
     (global $pieces (mut i32) (i32.const 0))
@@ -32,7 +32,7 @@ const BREAKING: &str = r#"(module
     (func (export "malloc") (param i32) (result i32) (i32.const 1024))
     (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
       (global.set $pieces (i32.add (global.get $pieces) (i32.const 1)))
-      (if (i32.gt_u (global.get $pieces) (i32.const 3)) (then unreachable))
+      (if (i32.gt_u (global.get $pieces) (i32.const 12)) (then unreachable))
       (i32.const 0)))"#;
 
 /// A gateway with `ai-proxy` for `api`, `ai-statistics` for all, and these documents.
@@ -261,7 +261,7 @@ async fn an_error_inside_a_stream_and_a_module_that_breaks_it_count_what_had_bee
     let mut lines = Vec::new();
     for (path, fault, ends) in [
         ("", "error-event;after=3;code=529", "upstream_error"),
-        ("/broken/v1/chat/completions", "pace;ms=5", "refused"),
+        ("/broken/v1/chat/completions", "pace;ms=5,tokens;n=400", "refused"),
     ] {
         let (mut request, id) = ordered(fault, CHAT_STREAM);
         if !path.is_empty() {

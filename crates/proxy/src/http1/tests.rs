@@ -323,6 +323,8 @@ proptest! {
             let index = at.index(bytes.len());
             bytes[index] = byte;
         }
+        // A head is judged where a line of it ends: the last one's does.
+        bytes.extend_from_slice(b"\r\n");
         let (whole, refused) = requests(&bytes, &[bytes.len()]);
         let (split, refused_split) = requests(&bytes, &sizes);
         prop_assert_eq!(split, whole);
