@@ -3,10 +3,12 @@
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::BodyExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tollgate_mock_llm::Options;
 use tollgate_testkit::client::{Protocol, fed_body, get, open_with, post_json, send};
 use tollgate_testkit::process::Gateway;
 
-use crate::support::{CHAT_PATH, Scene, ordered};
+use crate::support::{CHAT_PATH, Scene, bridge, documents, gateway, ingress, mock, ordered, wasm_plugin};
 
 /// Legal JSON that no serialiser would write: members in odd order and twice, numbers in odd spellings, unknown
 /// members, escapes, and blanks.
@@ -183,6 +185,55 @@ async fn two_hundred_megabytes_go_up_in_constant_memory() {
             "{before} KiB before, {peak} KiB while it passed"
         );
     }
+}
+
+#[tokio::test]
+async fn an_upload_that_a_body_rule_cannot_hold_is_refused_in_bounded_memory() {
+    const GIGABYTE: usize = 1024 * 1024 * 1024;
+    // What the plugin may hold, and as much again while it grows.
+    const HELD: u64 = 64 * 1024;
+    let mock = mock(Options::default());
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        wasm_plugin(
+            "request-block",
+            "  defaultConfig: { block_bodies: [forbidden] }\n",
+        ),
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    send(gateway.http, post_json("/echo", "{}")).await.unwrap();
+    let before = gateway.memory_kib();
+    let piece = [b"10000\r\n".as_slice(), &[b'x'; 0x10000], b"\r\n"].concat();
+    let said = format!("content-length: {GIGABYTE}");
+    for framing in ["transfer-encoding: chunked", &said] {
+        let socket = tokio::net::TcpStream::connect(gateway.http).await.unwrap();
+        let (mut answers, mut requests) = socket.into_split();
+        let feeding = async {
+            let head = format!("POST /echo HTTP/1.1\r\nhost: a\r\n{framing}\r\n\r\n");
+            requests.write_all(head.as_bytes()).await.unwrap();
+            let (mut taken, mut peak) = (0, 0);
+            // Until nobody wants more.
+            while requests.write_all(&piece).await.is_ok() {
+                taken += piece.len();
+                assert!(taken < GIGABYTE, "the whole gigabyte was taken");
+                peak = peak.max(gateway.memory_kib());
+            }
+            peak
+        };
+        let reading = async {
+            let mut answer = vec![0; 4096];
+            let length = answers.read(&mut answer).await.unwrap();
+            String::from_utf8_lossy(&answer[..length]).into_owned()
+        };
+        let (peak, answer) = tokio::join!(feeding, reading);
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{framing}: {answer}");
+        assert!(
+            peak < before + HELD + GROWTH,
+            "{framing}: {before} KiB before, {peak} KiB at most"
+        );
+    }
+    assert_eq!(mock.requests().len(), 1, "nothing of it reached the vendor");
 }
 
 #[tokio::test]
