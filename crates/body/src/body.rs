@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use tollgate_base::{Error, Flag};
 
 use crate::events::{Cutter, Joiner};
+use crate::gather::Gathered;
 use crate::tap::{DataLook, EventLook, Tap};
 use crate::{EventStream, JsonBodyError, JsonDocument, JsonError, SseEvent};
 
@@ -208,23 +209,15 @@ impl Body {
 }
 
 async fn collect(body: &mut Body, limit_name: &str, limit: usize) -> Result<Bytes, Error> {
-    let mut first = Bytes::new();
-    let mut rest = bytes::BytesMut::new();
+    let mut gathered = Gathered::default();
     while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
         let Ok(data) = frame?.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit {
+        if gathered.len() + data.len() > limit {
             return Err(Error::too_large(limit_name, limit));
         }
-        if first.is_empty() && rest.is_empty() {
-            first = data;
-            continue;
-        }
-        if rest.is_empty() {
-            rest.extend_from_slice(&std::mem::take(&mut first));
-        }
-        rest.extend_from_slice(&data);
+        gathered.push(data);
     }
-    Ok(if rest.is_empty() { first } else { rest.freeze() })
+    Ok(gathered.whole())
 }
 
 impl fmt::Debug for Body {

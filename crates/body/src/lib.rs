@@ -6,6 +6,7 @@
 
 mod body;
 mod events;
+mod gather;
 pub mod http1;
 mod json;
 pub mod path;
