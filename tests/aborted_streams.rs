@@ -13,8 +13,8 @@ use tollgate_mock_llm::Options;
 use tollgate_testkit::client::{self, send};
 
 use crate::support::{
-    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
-    wasm_plugin,
+    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, counted, documents, gateway, ingress, mock,
+    ordered, wasm_plugin,
 };
 
 const STREAMS: usize = 10_000;
@@ -157,17 +157,6 @@ impl Logged {
         let all = self.sums.iter().filter(|entry| entry.0.1 == direction);
         all.map(|entry| entry.1).sum()
     }
-}
-
-/// The sum of a family's series whose labels hold `label`.
-fn counted(page: &str, family: &str, label: &str) -> u64 {
-    let family = format!("{family}{{");
-    let lines = page
-        .lines()
-        .filter(|line| line.starts_with(&family) && line.contains(label));
-    lines
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
-        .sum()
 }
 
 /// What the ledger says, by request.

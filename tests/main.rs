@@ -70,6 +70,8 @@ mod statistics_documents;
 #[cfg(test)]
 mod statistics_endings;
 #[cfg(test)]
+mod statistics_fallbacks;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;

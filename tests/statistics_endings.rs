@@ -1,6 +1,5 @@
 //! `ai-statistics` at every end that is no ordinary one: what it tells is the same in log, counters and ledger.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,8 +8,8 @@ use tollgate_mock_llm::{Options, SilentPort};
 use tollgate_testkit::client::{open, send};
 
 use crate::support::{
-    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
-    raw_server, wasm_plugin,
+    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, counted, documents, gateway, ingress, mock,
+    ordered, raw_server, wasm_plugin,
 };
 
 const LOG: &str = r#"apiVersion: v1
@@ -21,7 +20,7 @@ metadata:
 data:
   mesh: |
     accessLogFormat: |
-      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","termination":"%TOLLGATE(termination)%"}
+      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","cluster":"%UPSTREAM_CLUSTER%","termination":"%TOLLGATE(termination)%"}
 "#;
 
 /// A module that breaks at the thirteenth piece of an answer.
@@ -35,15 +34,19 @@ const BREAKING: &str = r#"(module
       (if (i32.gt_u (global.get $pieces) (i32.const 12)) (then unreachable))
       (i32.const 0)))"#;
 
-/// A gateway with `ai-proxy` for `api`, `ai-statistics` for all, and these documents.
-fn scene(data: &Path, more: &[String]) -> Scene {
+/// A gateway with `ai-proxy` for `api`, `ai-statistics` for all, and these documents, in which `MOCK` is the vendor's
+/// address and `MOCK_PORT` its port.
+pub(crate) fn scene(data: &Path, more: &[String]) -> Scene {
     let mock = mock(Options::default());
     let mut parts = vec![
         ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
         wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
         LOG.to_owned(),
     ];
-    let here = |text: &String| text.replace("MOCK", &mock.addr().to_string());
+    let here = |text: &String| {
+        let with_port = text.replace("MOCK_PORT", &mock.addr().port().to_string());
+        with_port.replace("MOCK", &mock.addr().to_string())
+    };
     parts.extend(more.iter().map(here));
     Scene {
         gateway: gateway()
@@ -57,50 +60,64 @@ fn scene(data: &Path, more: &[String]) -> Scene {
 }
 
 /// Two static services: the mock, and another address.
-fn two_services(other: std::net::SocketAddr) -> String {
+pub(crate) fn two_services(other: std::net::SocketAddr) -> String {
     bridge(&[("mock", other), ("other", other)]).replacen(&format!("\"{other}\""), "\"MOCK\"", 1)
 }
 
 /// What a line says of tokens: source, input, output.
-fn tokens(line: &Value) -> Option<(String, u64, u64)> {
+pub(crate) fn tokens(line: &Value) -> Option<(String, u64, u64)> {
     let log: Value = serde_json::from_str(line["ai_log"].as_str().unwrap()).unwrap_or_default();
     let count = |name: &str| log[name].as_u64();
     let source = log["usage_source"].as_str().unwrap_or("provider").to_owned();
     Some((source, count("input_token")?, count("output_token")?))
 }
 
-/// Ends the gateway if it still runs, and compares lines, counters and ledger.
-fn agree(scene: Scene, data: &Path, lines: &[Value], page: &str) {
-    let mut sums: BTreeMap<String, u64> = BTreeMap::new();
-    for (source, input, output) in lines.iter().filter_map(tokens) {
-        *sums
-            .entry(format!("source=\"{source}\",type=\"input\""))
-            .or_default() += input;
-        *sums
-            .entry(format!("source=\"{source}\",type=\"output\""))
-            .or_default() += output;
+/// Ends the gateway and compares lines, counters, rows and sums of the ledger: each request of these lines, and no
+/// other, stands once in each of them.
+pub(crate) fn agree(scene: Scene, data: &Path, lines: &[Value], page: &str) {
+    assert_eq!(scene.gateway.log.all().len(), lines.len(), "one line a request");
+    assert_eq!(counted(page, "tollgate_requests_total", ""), lines.len() as u64);
+    let told: Vec<_> = lines.iter().filter_map(tokens).collect();
+    for source in ["provider", "estimated", "counted"] {
+        let mine = told.iter().filter(|told| told.0 == source);
+        let (input, output) = mine.fold((0, 0), |sum, told| (sum.0 + told.1, sum.1 + told.2));
+        for (direction, sum) in [("input", input), ("output", output)] {
+            let labels = format!("source=\"{source}\",type=\"{direction}\"");
+            assert_eq!(
+                counted(page, "tollgate_usage_tokens_total", &labels),
+                sum,
+                "{labels}"
+            );
+        }
     }
-    let counted: BTreeMap<String, u64> = page
-        .lines()
-        .filter_map(|line| {
-            let line = line.strip_prefix("tollgate_usage_tokens_total{")?;
-            let (labels, value) = line.split_once("} ")?;
-            Some((labels.to_owned(), value.parse().unwrap()))
-        })
-        .filter(|(_, value)| *value > 0)
-        .collect();
-    assert_eq!(counted, sums);
+    let input: u64 = told.iter().map(|told| told.1).sum();
+    let output: u64 = told.iter().map(|told| told.2).sum();
+    for (direction, sum) in [("input", input), ("output", output)] {
+        for family in ["route_upstream_model", "route_upstream_model_consumer_metric"] {
+            let family = format!("{family}_{direction}_token");
+            assert_eq!(counted(page, &family, ""), sum, "{family}");
+        }
+    }
     scene.gateway.signal("TERM").unwrap();
     assert!(scene.gateway.wait().unwrap().success());
+    let rows = usage(data, &["--rows"]);
+    assert_eq!(rows.len(), lines.len(), "one row a request");
     for line in lines {
-        row_agrees(&rows(data), line);
+        row_agrees(&rows, line);
     }
+    let all = &usage(data, &[])[0];
+    assert_eq!(
+        (&all["requests"], &all["input"], &all["output"]),
+        (&lines.len().into(), &input.into(), &output.into())
+    );
 }
 
-fn rows(data: &Path) -> Vec<Value> {
+/// What `tollgate usage` says.
+pub(crate) fn usage(data: &Path, arguments: &[&str]) -> Vec<Value> {
     let output = Command::new(BINARY)
-        .args(["usage", "--rows", "--json", "--data"])
+        .args(["usage", "--json", "--data"])
         .arg(data)
+        .args(arguments)
         .output()
         .unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
@@ -231,7 +248,7 @@ async fn a_stop_in_the_middle_of_an_answer_counts_what_had_been_said() {
     assert_eq!(line["termination"], "shutdown", "{line}");
     assert_eq!(tokens(&line).unwrap().0, "estimated", "{line}");
     assert!(scene.gateway.wait().unwrap().success());
-    row_agrees(&rows(data.path()), &line);
+    row_agrees(&usage(data.path(), &["--rows"]), &line);
 }
 
 #[tokio::test]

@@ -216,6 +216,17 @@ pub(crate) fn flags(value: &Value) -> Vec<&str> {
     value.as_str().unwrap_or_default().split(',').collect()
 }
 
+/// The sum of a family's series whose labels hold `label`.
+pub(crate) fn counted(page: &str, family: &str, label: &str) -> u64 {
+    let family = format!("{family}{{");
+    let lines = page
+        .lines()
+        .filter(|line| line.starts_with(&family) && line.contains(label));
+    lines
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
 /// A server that writes these bytes to whoever connects, once a request's head has come, and closes.
 ///
 /// It ends with the test's runtime.
