@@ -20,7 +20,7 @@ metadata:
 data:
   mesh: |
     accessLogFormat: |
-      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","cluster":"%UPSTREAM_CLUSTER%","termination":"%TOLLGATE(termination)%"}
+      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","code":"%RESPONSE_CODE%","attempts":"%TOLLGATE(attempts)%","cluster":"%UPSTREAM_CLUSTER%","arm":"%TOLLGATE(arm)%","termination":"%TOLLGATE(termination)%"}
 "#;
 
 /// A module that breaks at the thirteenth piece of an answer.

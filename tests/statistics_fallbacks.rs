@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tollgate_testkit::client::send;
 
-use crate::statistics_endings::{agree, scene, tokens, two_services};
+use crate::statistics_endings::{agree, scene, tokens, two_services, usage};
 use crate::support::{CHAT, CHAT_STREAM, Scene, Sight, ingress, ordered, wasm_plugin};
 
 /// `ai-proxy` beside the one for `api`: its provider for these routes.
@@ -166,6 +166,80 @@ async fn a_cluster_that_stands_in_for_another_is_told_once() {
     assert_eq!(scene.mock.requests().len(), 48);
     let page = scene.gateway.admin("/stats/prometheus").await.text();
     agree(scene, data.path(), &lines, &page);
+}
+
+#[tokio::test]
+async fn each_request_is_told_in_the_arm_that_it_was_given() {
+    let data = tempfile::tempdir().unwrap();
+    let canary = |how, value| [("higress.io/canary", "true"), (how, value)];
+    let scene = scene(
+        data.path(),
+        &[
+            two_services("127.0.0.1:9".parse().unwrap()).replace("127.0.0.1:9", "MOCK"),
+            service("empty", false),
+            ingress("plain", "/plain", "mock.static", &[]),
+            ingress("shares", "/shares", "60% mock.static\n40% other.static", &[]),
+            ingress("stable", "/stable", "mock.static", &[]),
+            // Whose requests the stable one serves.
+            to_service(
+                "newer",
+                "/stable",
+                "empty",
+                &canary("higress.io/canary-weight", "40"),
+            ),
+            ingress("known", "/header", "mock.static", &[]),
+            ingress(
+                "tried",
+                "/header",
+                "other.static",
+                &canary("higress.io/canary-by-header", "x-try"),
+            ),
+            also_ai_proxy(
+                "plain, shares, stable, known, tried",
+                "{ type: openai, apiTokens: [sk] }",
+            ),
+        ],
+    );
+    let mut lines = Vec::new();
+    for path in ["/plain", "/shares", "/stable", "/header"] {
+        for number in 0..40 {
+            let (mut request, id) = ordered("", CHAT);
+            *request.uri_mut() = format!("{path}/v1/chat/completions").parse().unwrap();
+            if number % 4 == 0 {
+                request.headers_mut().insert("x-try", "always".parse().unwrap());
+            }
+            assert_eq!(send(scene.gateway.http, request).await.unwrap().status, 200);
+            lines.push(scene.gateway.line_of(&id));
+        }
+    }
+    let mut told = BTreeMap::new();
+    for line in &lines {
+        *told.entry(line["arm"].as_str().unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(
+        (told["-"], told["known"], told["tried"]),
+        (40, 30, 10),
+        "{told:?}"
+    );
+    // Shares are chance: four standard deviations.
+    for arm in ["outbound|80||other.static", "newer"] {
+        assert!((4..=28).contains(&told[arm]), "{told:?}");
+    }
+    assert_eq!(
+        told["outbound|80||mock.static"] + told["outbound|80||other.static"],
+        40
+    );
+    assert_eq!(told["stable"] + told["newer"], 40);
+    let page = scene.gateway.admin("/stats/prometheus").await.text();
+    agree(scene, data.path(), &lines, &page);
+    let sums = usage(data.path(), &["--by", "arm"]);
+    let by_arm = sums.iter().map(|row| {
+        (
+            row["arm"].as_str().unwrap_or("-"),
+            row["requests"].as_u64().unwrap(),
+        )
+    });
+    assert_eq!(by_arm.collect::<BTreeMap<_, _>>(), told);
 }
 
 /// A module that answers in the vendor's place once the vendor has answered.

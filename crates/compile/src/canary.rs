@@ -48,6 +48,8 @@ pub(crate) fn apply(
                 continue;
             };
             fall_back_to(base, &mut draft.branch);
+            let stable = base.name.clone();
+            base.branch.is_arm(&stable);
             match variant {
                 Variant::Header(name, text_match) => {
                     let route = by_header(base, draft, name, text_match);
@@ -70,7 +72,8 @@ fn fall_back_to(base: &Draft, branch: &mut Branch) {
 }
 
 /// Everything of the base, except destinations and header edits, for requests with one more header.
-fn by_header(base: &Draft, canary: Draft, name: &str, text_match: &TextMatch) -> Draft {
+fn by_header(base: &Draft, mut canary: Draft, name: &str, text_match: &TextMatch) -> Draft {
+    canary.branch.is_arm(&canary.name);
     let mut route = base.clone();
     route.name = canary.name;
     route.origin = canary.origin;
@@ -93,6 +96,7 @@ fn by_weight(base: &mut Draft, canary: Draft, weight: i64, total: i64) {
     if let Some(first) = canary.branch.destinations.into_iter().next() {
         base.branch.destinations.push(Planned {
             weight,
+            arm: Some(canary.name),
             headers: canary.policy.headers,
             ..first
         });

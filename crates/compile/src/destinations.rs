@@ -32,6 +32,17 @@ pub(crate) struct Planned {
     pub(crate) cluster: Result<Arc<Cluster>, Arc<str>>,
     pub(crate) headers: HeaderControl,
     pub(crate) fallbacks: Vec<Arc<Cluster>>,
+    pub(crate) arm: Option<Arc<str>>,
+}
+
+impl Planned {
+    /// Name of the cluster, existing or not.
+    fn name(&self) -> &Arc<str> {
+        match &self.cluster {
+            Ok(cluster) => &cluster.name,
+            Err(name) => name,
+        }
+    }
 }
 
 /// The destinations of one backend and what their weights are shares of (0: of their own sum).
@@ -39,6 +50,25 @@ pub(crate) struct Planned {
 pub(crate) struct Branch {
     pub(crate) destinations: Vec<Planned>,
     pub(crate) weight_total: i64,
+}
+
+impl Branch {
+    /// Several destinations of one Ingress are arms of their own, by cluster.
+    fn with_arms(mut self) -> Self {
+        if self.destinations.len() > 1 {
+            for planned in &mut self.destinations {
+                planned.arm = Some(planned.name().clone());
+            }
+        }
+        self
+    }
+
+    /// The branch is one of several for the same requests: what has no arm of its own is in this one.
+    pub(crate) fn is_arm(&mut self, name: &Arc<str>) {
+        for planned in &mut self.destinations {
+            planned.arm.get_or_insert_with(|| name.clone());
+        }
+    }
 }
 
 impl Upstreams<'_> {
@@ -147,10 +177,11 @@ impl Upstreams<'_> {
             .destinations
             .iter()
             .map(|destination| self.destination(plan, destination, diagnostics));
-        Some(Branch {
+        let branch = Branch {
             destinations: destinations.collect(),
             weight_total: written.weight_sum,
-        })
+        };
+        Some(branch.with_arms())
     }
 
     fn destination(
@@ -207,6 +238,7 @@ impl Upstreams<'_> {
             cluster,
             headers: HeaderControl::default(),
             fallbacks: Vec::new(),
+            arm: None,
         }
     }
 
@@ -276,6 +308,7 @@ pub(crate) fn scaled(branch: Branch) -> Vec<Destination> {
             cluster: planned.cluster,
             headers: planned.headers,
             fallbacks: planned.fallbacks,
+            arm: planned.arm,
         })
     });
     kept.collect()
@@ -301,6 +334,7 @@ mod tests {
             cluster: Err("x".into()),
             headers: HeaderControl::default(),
             fallbacks: Vec::new(),
+            arm: None,
         });
         let branch = Branch {
             destinations: destinations.collect(),

@@ -104,6 +104,8 @@ pub struct ExplainedDestination {
     pub upstream: Option<String>,
     /// Clusters that take over while it cannot serve.
     pub fallbacks: Vec<String>,
+    /// Its arm of the experiment, where the route has variants.
+    pub arm: Option<String>,
 }
 
 /// Why a route lost that fits as well.
@@ -355,6 +357,7 @@ fn destination(destination: &Destination) -> ExplainedDestination {
             .iter()
             .map(|cluster| cluster.name.to_string())
             .collect(),
+        arm: destination.arm.as_ref().map(ToString::to_string),
     }
 }
 
@@ -447,6 +450,9 @@ impl fmt::Display for Chosen {
                 "  to {}% {}: {upstream}",
                 destination.weight, destination.cluster
             )?;
+            if let Some(arm) = &destination.arm {
+                writeln!(formatter, "    as arm {arm}")?;
+            }
             for fallback in &destination.fallbacks {
                 writeln!(formatter, "    else {fallback}")?;
             }

@@ -127,7 +127,7 @@ pub struct Record {
     pub vendor: Cell<Option<&'static str>>,
     /// What the request tells of its conversation.
     pub turn: RefCell<Turn>,
-    /// Arm of the experiment that the request takes part in, for the ledger.
+    /// Arm of the experiment that the request takes part in: the variant of its route that it was given.
     pub arm: RefCell<Option<Arc<str>>>,
     /// Attributes of the `ai_log` object.
     pub ai_log: RefCell<AiLog>,

@@ -63,6 +63,10 @@ impl<'a> Router<'a> {
         exchange.cluster = destination.map(|chosen| chosen.name().clone());
         exchange.record.route.replace(exchange.route.clone());
         exchange.record.cluster.replace(exchange.cluster.clone());
+        exchange
+            .record
+            .arm
+            .replace(destination.and_then(|chosen| chosen.arm.clone()));
         found.map_or(&self.snapshot.unrouted, |route| &route.links)
     }
 

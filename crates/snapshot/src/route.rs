@@ -66,6 +66,9 @@ pub struct Destination {
     pub headers: crate::policy::HeaderControl,
     /// Tried in order while `cluster` does not exist or has no healthy endpoint (canary: the stable branch).
     pub fallbacks: Vec<Arc<Cluster>>,
+    /// What a request that is sent here is an instance of, where the route has variants to compare; the fallbacks
+    /// change nothing about it.
+    pub arm: Option<Arc<str>>,
 }
 
 impl Destination {
@@ -77,6 +80,7 @@ impl Destination {
             cluster,
             headers: crate::policy::HeaderControl::default(),
             fallbacks: Vec::new(),
+            arm: None,
         }
     }
 

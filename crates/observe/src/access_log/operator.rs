@@ -120,6 +120,7 @@ pub(super) enum Text {
     SpanId,
     Termination,
     Consumer,
+    Arm,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -384,7 +385,7 @@ static TABLE: &[Row] = &[
     Row(
         "TOLLGATE",
         Make::With(tollgate),
-        "`termination`, `consumer`, `attempts` or `first_event` (ms from arrival)",
+        "`termination`, `consumer`, `arm`, `attempts` or `first_event` (ms from arrival)",
     ),
 ];
 
@@ -664,6 +665,7 @@ fn tollgate(argument: &str, _: &mut Slots) -> Result<Operator, String> {
     match argument {
         "termination" => Ok(Operator::Text(Text::Termination)),
         "consumer" => Ok(Operator::Text(Text::Consumer)),
+        "arm" => Ok(Operator::Text(Text::Arm)),
         "attempts" => Ok(Operator::Number(Number::Attempts)),
         "first_event" => Ok(Operator::Duration(
             Point::Start,
@@ -671,7 +673,7 @@ fn tollgate(argument: &str, _: &mut Slots) -> Result<Operator, String> {
             Unit::Milliseconds,
         )),
         other => Err(format!(
-            "`{other}` is none of termination, consumer, attempts, first_event"
+            "`{other}` is none of termination, consumer, arm, attempts, first_event"
         )),
     }
 }

@@ -56,6 +56,7 @@ fn filled(format: &Format) -> (Record, Instant) {
     record.timings.upstream_started.set(after(2));
     record.timings.request_sent.set(after(3));
     record.timings.response_head.set(after(133));
+    record.arm.replace(Some("canary".into()));
     record.timings.first_event.set(after(150));
     *record.route.borrow_mut() = Some(Arc::from("qwen"));
     *record.cluster.borrow_mut() = Some(Arc::from("outbound|443||qwen.dns"));
@@ -295,9 +296,9 @@ const OPERATORS: &[(&str, &str, &str)] = &[
     ("%UPSTREAM_TRANSPORT_FAILURE_REASON%", "-", "-"),
     ("%UPSTREAM_REQUEST_ATTEMPT_COUNT%", "2", "0"),
     (
-        "%TOLLGATE(termination)% %TOLLGATE(consumer)% %TOLLGATE(attempts)% %TOLLGATE(first_event)%",
-        "completed alice 2 150",
-        "- - 0 -",
+        "%TOLLGATE(termination)% %TOLLGATE(consumer)% %TOLLGATE(arm)% %TOLLGATE(attempts)% %TOLLGATE(first_event)%",
+        "completed alice canary 2 150",
+        "- - - 0 -",
     ),
     ("%UPSTREAM_PROTOCOL% %DOWNSTREAM_TLS_VERSION%", "- -", "- -"),
 ];
@@ -611,7 +612,7 @@ fn a_bad_format_says_what_and_where() {
         (
             "é%TOLLGATE(x)%",
             2,
-            "%TOLLGATE%: `x` is none of termination, consumer, attempts, first_event",
+            "%TOLLGATE%: `x` is none of termination, consumer, arm, attempts, first_event",
         ),
     ];
     for (text, offset, message) in cases {

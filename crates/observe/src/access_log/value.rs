@@ -262,6 +262,7 @@ impl Printer<'_> {
             Text::Cluster => self.optional(record.cluster.borrow().as_deref()),
             Text::ServerName => self.optional(record.connection.server_name.as_deref()),
             Text::Consumer => self.optional(record.consumer.borrow().as_deref()),
+            Text::Arm => self.optional(record.arm.borrow().as_deref()),
             Text::StreamId => self.text(record.request_id.as_bytes()),
             Text::TraceId => self.optional(record.trace.trace_id().as_deref()),
             Text::SpanId => self.optional(record.trace.span_id().as_deref()),
