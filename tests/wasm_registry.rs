@@ -203,7 +203,9 @@ async fn both_layouts_with_credentials_and_pins_and_what_does_not_match_is_refus
         gateway.errors.wait_for(told).unwrap();
     };
     refuse(&pinned, &checked, &format!("the image has the digest {digest}"));
-    let wrong = documents(&format!("oci://{host}/plugins/p:unseen"), "")
+    // One that is on disk is still for those alone who may have it.
+    let policy = "  imagePullPolicy: IfNotPresent\n";
+    let wrong = documents(&format!("oci://{host}/plugins/p:1.0.0"), policy)
         .replace("imagePullSecret: pull", "imagePullSecret: wrong");
     gateway.write("scene.yaml", &wrong).unwrap();
     let refused = format!("{host} refuses the credentials");

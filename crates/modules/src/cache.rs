@@ -1,18 +1,30 @@
 //! Fetched modules on disk, by URL, so that a restart needs no network. A file that is not what was written is not used.
+//!
+//! A private image is not for everybody who can spell its name: the entry remembers by marks whose credentials the
+//! registry took, and the fetcher asks the registry anew for anybody else. A mark is a keyed digest, never a secret.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
-use std::io;
+use std::fs::{DirBuilder, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use aws_lc_rs::hmac;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use tollgate_base::Secret;
 
-use crate::digest::sha256_hex;
+use crate::digest::{hex, sha256_hex};
 
 /// How long an unused module is kept.
 const KEPT: Duration = Duration::from_secs(24 * 3600);
+/// Marks of others that an entry keeps.
+const MOST_MARKS: usize = 32;
+/// Name of the file with the key that marks are made with, and its length in bytes.
+const KEY: &str = "key";
+const KEY_LENGTH: usize = 32;
 
 /// What is known of a cached module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +34,37 @@ pub(crate) struct Entry {
     pub(crate) sha256: String,
     /// Of the image's manifest; empty for a module that came from the web.
     pub(crate) manifest_digest: String,
+    /// Who was given it.
+    #[serde(default)]
+    pub(crate) given_to: Vec<Mark>,
+}
+
+/// Stands for the credentials that a module was fetched with; nobody's is empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark(String);
+
+impl Mark {
+    /// Of somebody who told no credentials.
+    pub(crate) const ANYBODY: Self = Self(String::new());
+}
+
+impl Entry {
+    /// Whether the bearer may have it unasked: it was given to the same credentials, or to anybody.
+    pub(crate) fn is_for(&self, bearer: &Mark) -> bool {
+        self.given_to.contains(bearer) || self.given_to.contains(&Mark::ANYBODY)
+    }
+
+    /// The same module was given to others before: they need not ask again.
+    pub(crate) fn keep_others(&mut self, before: Self) {
+        if before.sha256 == self.sha256 && before.manifest_digest == self.manifest_digest {
+            let others = before
+                .given_to
+                .into_iter()
+                .filter(|mark| !self.given_to.contains(mark));
+            let others: Vec<Mark> = others.take(MOST_MARKS).collect();
+            self.given_to.extend(others);
+        }
+    }
 }
 
 /// A directory that belongs to the gateway alone.
@@ -53,9 +96,45 @@ impl Cache {
         Some((entry, bytes.into()))
     }
 
+    /// The mark of credentials for a registry. `None`: none can be made here, so nothing is known of who they are.
+    pub(crate) fn mark(&self, registry: &str, login: Option<&Secret>) -> Option<Mark> {
+        let Some(login) = login else {
+            return Some(Mark::ANYBODY);
+        };
+        let key = self.key().inspect_err(|cause| {
+            tracing::warn!(%cause, "private images cannot be kept on disk");
+        });
+        let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, &key.ok()?));
+        for part in [registry, "\n", login.expose()] {
+            context.update(part.as_bytes());
+        }
+        Some(Mark(hex(context.sign().as_ref())))
+    }
+
+    /// The directory's own secret; a new one when there is none that is whole.
+    fn key(&self) -> io::Result<Vec<u8>> {
+        let path = self.0.join(KEY);
+        if let Ok(key) = std::fs::read(&path)
+            && key.len() == KEY_LENGTH
+        {
+            return Ok(key);
+        }
+        self.prepare()?;
+        let mut key = vec![0; KEY_LENGTH];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("no random bytes"))?;
+        write(&path, &key)?;
+        Ok(key)
+    }
+
+    /// Makes the directory if need be; nobody else may enter it.
+    fn prepare(&self) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
+        std::fs::set_permissions(&self.0, Permissions::from_mode(0o700))
+    }
+
     /// Keeps a module. Both files appear whole or not at all.
     pub(crate) fn store(&self, entry: &Entry, bytes: &[u8]) -> io::Result<()> {
-        std::fs::create_dir_all(&self.0)?;
+        self.prepare()?;
         let (about, content) = self.paths(&entry.url);
         write(&content, bytes)?;
         write(&about, &serde_json::to_vec(entry)?)
@@ -87,7 +166,13 @@ impl Cache {
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let partial = path.with_extension(format!("part{}", std::process::id()));
-    std::fs::write(&partial, bytes)?;
+    drop(std::fs::remove_file(&partial));
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&partial)?;
+    file.write_all(bytes)?;
     std::fs::rename(&partial, path)
 }
 
@@ -103,6 +188,7 @@ mod tests {
             url: "oci://r/p:1".to_owned(),
             sha256: sha256_hex(b"module"),
             manifest_digest: "m".to_owned(),
+            given_to: vec![Mark::ANYBODY],
         };
         assert!(cache.load("oci://r/p:1").is_none());
         cache.store(&entry, b"module").unwrap();
@@ -127,5 +213,44 @@ mod tests {
             0
         );
         assert_eq!(cache.purge(&HashSet::new(), tomorrow).unwrap(), 2);
+    }
+
+    #[test]
+    fn a_mark_tells_credentials_apart_over_restarts_and_tells_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |name: &str| Cache::new(directory.path().join(name));
+        let secret = Secret::new("dXNlcjpzM2NyZXQ=");
+        let mark = |cache: &Cache, registry: &str| cache.mark(registry, Some(&secret)).unwrap();
+        let own = mark(&open("a"), "r");
+        assert_eq!(own, mark(&open("a"), "r"));
+        assert_ne!(own, mark(&open("a"), "other"));
+        assert_ne!(own, mark(&open("b"), "r"), "the key is not in it");
+        assert_ne!(own, open("a").mark("r", Some(&Secret::new("x"))).unwrap());
+        let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(directory.path().join("a")), 0o700);
+        assert_eq!(mode(directory.path().join("a/key")), 0o600);
+    }
+
+    #[test]
+    fn an_entry_is_for_those_it_was_given_to() {
+        let mark = |text: &str| Mark(text.to_owned());
+        let entry = |sha256: &str, given_to: &[&str]| Entry {
+            url: "oci://r/p:1".to_owned(),
+            sha256: sha256.to_owned(),
+            manifest_digest: "m".to_owned(),
+            given_to: given_to.iter().map(|text| mark(text)).collect(),
+        };
+        let mut private = entry("s", &["a"]);
+        assert!(private.is_for(&mark("a")));
+        assert!(!private.is_for(&mark("b")) && !private.is_for(&Mark::ANYBODY));
+        assert!(entry("s", &[""]).is_for(&mark("b")));
+        assert!(
+            !entry("s", &[]).is_for(&Mark::ANYBODY),
+            "written by an older gateway"
+        );
+        private.keep_others(entry("another", &["c"]));
+        assert!(!private.is_for(&mark("c")), "another module was given to c");
+        private.keep_others(entry("s", &["a", "b"]));
+        assert_eq!(private.given_to, [mark("a"), mark("b")]);
     }
 }

@@ -11,7 +11,7 @@ use tollgate_base::clock::{self, Instant};
 use tollgate_upstream::{Reach, Shared};
 
 use crate::ask::{Ask, Failure, ask};
-use crate::cache::{Cache, Entry};
+use crate::cache::{Cache, Entry, Mark};
 use crate::digest::sha256_hex;
 use crate::login::Logins;
 use crate::reference::{Image, Reference};
@@ -193,12 +193,9 @@ impl Fetcher {
         match Reference::parse(&wanted.url)? {
             Reference::File(path) => self.read(&path, wanted).await,
             Reference::Web(uri) => {
-                self.cached(
-                    wanted,
-                    wanted.policy != PullPolicy::Always,
-                    self.download(uri, wanted),
-                )
-                .await
+                let may_reuse = wanted.policy != PullPolicy::Always;
+                self.cached(wanted, may_reuse, Some(Mark::ANYBODY), self.download(uri, wanted))
+                    .await
             }
             Reference::Image(image) => {
                 let may_reuse = image.is_pinned()
@@ -207,23 +204,37 @@ impl Fetcher {
                         PullPolicy::IfNotPresent => true,
                         PullPolicy::Unspecified => image.version != "latest",
                     };
-                self.cached(wanted, may_reuse, self.pull(self.mirrored(image), wanted))
+                let image = self.mirrored(image);
+                let bearer = self.mark(&image, wanted);
+                self.cached(wanted, may_reuse, bearer, self.pull(image, wanted))
                     .await
             }
         }
     }
 
-    /// What the cache has, if it will do; else what `fetch` gives, kept for the next time.
+    /// As whom the registry of `image` is asked.
+    fn mark(&self, image: &Image, wanted: &Wanted) -> Option<Mark> {
+        let cache = self.0.cache.as_ref()?;
+        cache.mark(image.host(), wanted.logins.basic(image.host()))
+    }
+
+    /// What the cache has, if it will do and the bearer may have it; else what `fetch` gives, kept for the next time.
+    /// Nothing is kept for a bearer that is not known.
     async fn cached(
         &self,
         wanted: &Wanted,
         may_reuse: bool,
+        bearer: Option<Mark>,
         fetch: impl Future<Output = Outcome>,
     ) -> Outcome {
-        let Some(cache) = &self.0.cache else {
+        let (Some(cache), Some(bearer)) = (&self.0.cache, bearer) else {
             return fetch.await;
         };
-        if may_reuse && let Some((entry, bytes)) = cache.load(&wanted.url) {
+        let kept = cache.load(&wanted.url);
+        if may_reuse
+            && let Some((entry, bytes)) = &kept
+            && entry.is_for(&bearer)
+        {
             let known = if entry.manifest_digest.is_empty() {
                 &entry.sha256
             } else {
@@ -231,18 +242,22 @@ impl Fetcher {
             };
             if wanted.sha256.is_empty() || wanted.sha256.eq_ignore_ascii_case(known) {
                 return Ok(Fetched {
-                    bytes,
-                    sha256: entry.sha256,
-                    manifest_digest: entry.manifest_digest,
+                    bytes: bytes.clone(),
+                    sha256: entry.sha256.clone(),
+                    manifest_digest: entry.manifest_digest.clone(),
                 });
             }
         }
         let fetched = fetch.await?;
-        let entry = Entry {
+        let mut entry = Entry {
             url: wanted.url.clone(),
             sha256: fetched.sha256.clone(),
             manifest_digest: fetched.manifest_digest.clone(),
+            given_to: vec![bearer],
         };
+        if let Some((before, _)) = kept {
+            entry.keep_others(before);
+        }
         if let Err(cause) = cache.store(&entry, &fetched.bytes) {
             tracing::warn!(url = wanted.url, %cause, "the module cannot be kept on disk");
         }

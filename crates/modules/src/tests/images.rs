@@ -284,3 +284,42 @@ async fn the_cache_serves_what_the_policy_allows() {
     let fault = fetcher(options.clone()).fetch(&other).await.unwrap_err();
     assert!(fault.contains("not the sha256"), "{fault}");
 }
+
+#[tokio::test]
+async fn a_private_image_in_the_cache_is_only_for_those_whom_the_registry_gave_it() {
+    let server = Server::start().await;
+    protect(&server, "b/p", "Basic realm=\"x\"", BASIC);
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        cache: Some(directory.path().join("modules")),
+        ..Options::default()
+    };
+    let asked = async |logins: Logins| {
+        let wanted = Wanted {
+            policy: PullPolicy::IfNotPresent,
+            logins,
+            ..wanted(&server, "b/p:1.0.0")
+        };
+        let fetched = fetcher(options.clone()).fetch(&wanted).await;
+        (fetched.map(|fetched| fetched.bytes), server.seen().len())
+    };
+    assert_eq!(asked(logins(&server)).await.0.unwrap(), MODULE);
+    let (kept, asked_again) = asked(logins(&server)).await;
+    assert_eq!((kept.unwrap(), asked_again), (MODULE.into(), 0));
+    let fault = asked(Logins::default()).await.0.unwrap_err();
+    assert!(fault.contains("imagePullSecret has none for it"), "{fault}");
+    let wrong = serde_json::json!({"auths": {server.address.to_string(): {"username": "user", "password": "gu3ssed"}}});
+    let wrong = Logins::from_docker_config(wrong.to_string().as_bytes()).unwrap();
+    let fault = asked(wrong).await.0.unwrap_err();
+    assert!(fault.contains("refuses the credentials"), "{fault}");
+    // A refusal takes nothing from those who may have it.
+    assert_eq!(asked(logins(&server)).await, (Ok(MODULE.into()), 0));
+    for file in std::fs::read_dir(directory.path().join("modules")).unwrap() {
+        let text = std::fs::read(file.unwrap().path()).unwrap();
+        let text = String::from_utf8_lossy(&text);
+        assert!(
+            !text.contains("s3cret") && !text.contains("dXNlcjpzM2NyZXQ"),
+            "{text}"
+        );
+    }
+}
