@@ -97,7 +97,11 @@ impl Plugin for WasmPlugin {
 impl Call {
     /// Makes the context; `None` when the module trapped on it.
     fn open(vm: Rc<Vm>, exchange: &Exchange, next: &Next<'_>) -> Option<Self> {
-        let mut stream = Stream::new(&exchange.record, next.caller(exchange), exchange.buffer_limit);
+        let mut stream = Box::new(Stream::new(
+            &exchange.record,
+            next.caller(exchange),
+            exchange.buffer_limit,
+        ));
         stream.route.clone_from(&exchange.route);
         stream.cluster.clone_from(&exchange.cluster);
         let id = vm.open_stream(stream)?;

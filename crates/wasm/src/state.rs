@@ -1,6 +1,7 @@
 //! What host calls work on: the data of one instance's store.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,19 +69,50 @@ pub(crate) struct RedisSetting {
     pub(crate) timeout: Duration,
 }
 
+/// Hashes an id that we gave out ourselves: it is looked up with every host call, and nobody can make them collide.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, id: u32) {
+        self.write_u64(u64::from(id));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The golden ratio's bits: numbers that follow one another land far apart.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A map by such an id.
+pub(crate) type ById<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
 /// Data of one instance's store.
 pub(crate) struct State {
     pub(crate) generation: Arc<Generation>,
     /// Set when the instance is made.
     pub(crate) memory: Option<Memory>,
-    pub(crate) allocate: Option<TypedFunc<u32, u32>>,
+    pub(crate) allocate: Option<Rc<TypedFunc<u32, u32>>>,
+    /// Room for a value on its way into the guest: one for all, so that a look-up allocates nothing.
+    pub(crate) scratch: Vec<u8>,
     pub(crate) limits: StoreLimits,
     pub(crate) stage: Stage,
     /// The context of the callback that runs.
     pub(crate) current: u32,
     /// Where the guest redirected its host calls.
     pub(crate) effective: Option<u32>,
-    pub(crate) streams: HashMap<u32, Stream>,
+    /// Boxed: a stream is large, and its place in the map moves.
+    pub(crate) streams: ById<u32, Box<Stream>>,
     /// Milliseconds between ticks; 0: none.
     pub(crate) tick: u32,
     /// Grows when the period is set.
@@ -120,11 +152,12 @@ impl State {
             generation,
             memory: None,
             allocate: None,
+            scratch: Vec::new(),
             limits,
             stage: Stage::Loading,
             current: 0,
             effective: None,
-            streams: HashMap::new(),
+            streams: ById::default(),
             tick: 0,
             tick_version: 0,
             done_awaited: false,
@@ -156,7 +189,7 @@ impl State {
     /// The request that host calls are for; `None` in the plugin context.
     pub(crate) fn stream(&mut self) -> Option<&mut Stream> {
         let id = self.context();
-        self.streams.get_mut(&id)
+        self.streams.get_mut(&id).map(Box::as_mut)
     }
 
     /// How the current context calls other services.

@@ -219,11 +219,12 @@ impl Vm {
 
     /// The same for one request; `None` when its context is gone.
     pub(crate) fn with_stream<R>(&self, id: u32, look: impl FnOnce(&mut Stream) -> R) -> Option<R> {
-        self.with(|state| state.streams.get_mut(&id).map(look)).flatten()
+        self.with(|state| state.streams.get_mut(&id).map(|stream| look(stream)))
+            .flatten()
     }
 
     /// Makes the context of a request; `None` when the instance is or gets broken.
-    pub(crate) fn open_stream(&self, stream: Stream) -> Option<u32> {
+    pub(crate) fn open_stream(&self, stream: Box<Stream>) -> Option<u32> {
         let id = self.fresh_id();
         self.with(|state| state.streams.insert(id, stream))?;
         let limit = self.generation.host.limits.stream_time;
@@ -523,7 +524,7 @@ fn load(store: &mut Store<State>, generation: &Generation) -> wasmtime::Result<E
         Some(found) => Some(found),
         None => find(store, &instance, "malloc")?,
     };
-    store.data_mut().allocate = allocate;
+    store.data_mut().allocate = allocate.map(Rc::new);
     let exports = Exports::find(store, &instance, artefact.abi)?;
     if let Some(initialize) = find::<(), ()>(store, &instance, "_initialize")? {
         through_exit(initialize.call(&mut *store, ()))?;

@@ -4,7 +4,6 @@
 //! requests are refused or pass without it, as its object says.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +15,7 @@ use tollgate_plugin::Caller;
 
 use crate::generation::Generation;
 use crate::modules::Modules;
+use crate::state::ById;
 use crate::vm::Vm;
 
 /// Pause before a broken instance is replaced; doubled by each further failure.
@@ -36,7 +36,7 @@ thread_local! {
 #[derive(Default)]
 struct Worker {
     caller: Option<Rc<dyn Caller>>,
-    slots: HashMap<u64, Slot>,
+    slots: ById<u64, Slot>,
 }
 
 struct Slot {

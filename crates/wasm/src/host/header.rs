@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::{Fault, Guest, Outcome, Status, give, read, slice, write_u32};
+use super::{Fault, Guest, Outcome, Status, give, parts, piece, slice, write_u32};
 use crate::head::Head;
 use crate::pairs;
 use crate::state::State;
@@ -15,6 +15,9 @@ const RESPONSE: u32 = 2;
 const RESPONSE_TRAILERS: u32 = 3;
 const CALL_HEADERS: u32 = 6;
 const CALL_TRAILERS: u32 = 7;
+
+/// Longest value that the room for values is kept for.
+const SCRATCH_LIMIT: usize = 16 * 1024;
 
 /// Shows a map to `look`; `None` when it cannot be read now.
 fn readable<R>(state: &mut State, map: u32, look: impl FnOnce(&Head) -> R) -> Option<R> {
@@ -78,19 +81,32 @@ pub(super) fn get(
     to: u32,
     size_to: u32,
 ) -> Outcome {
-    let key = read(guest, key, key_size)?;
-    let state = guest.data_mut();
+    let mut value = std::mem::take(&mut guest.data_mut().scratch);
+    value.clear();
+    let outcome = look_up(guest, map, (key, key_size), &mut value)
+        .map_err(Fault::from)
+        .and_then(|()| give(guest, &value, to, size_to));
+    if value.capacity() <= SCRATCH_LIMIT {
+        guest.data_mut().scratch = value;
+    }
+    outcome
+}
+
+/// Puts the first value of a key into `value`.
+fn look_up(guest: &mut Guest<'_>, map: u32, key: Range, value: &mut Vec<u8>) -> Result<(), Status> {
+    let (memory, state) = parts(guest)?;
+    let key = piece(memory, key.0, key.1)?;
     let found = readable(state, map, |head| {
-        head.get(&key).map(std::borrow::Cow::into_owned)
+        head.get(key).map(|found| value.extend_from_slice(&found))
     });
     match found {
-        Some(Some(value)) => give(guest, &value, to, size_to),
+        Some(Some(())) => Ok(()),
         // ABI 0.1.0 cannot tell a missing value from an empty one.
-        Some(None) if state.generation.artefact.abi.is_first() => give(guest, &[], to, size_to),
-        Some(None) => Err(Status::NotFound.into()),
+        Some(None) if state.generation.artefact.abi.is_first() => Ok(()),
+        Some(None) => Err(Status::NotFound),
         None => Err(match state.stream().is_some_and(|stream| stream.logging) {
-            true => Status::NotFound.into(),
-            false => Status::BadArgument.into(),
+            true => Status::NotFound,
+            false => Status::BadArgument,
         }),
     }
 }
@@ -133,16 +149,18 @@ pub(super) enum Edit {
 pub(super) type Range = (u32, u32);
 
 pub(super) fn edit(guest: &mut Guest<'_>, edit: Edit, map: u32, key: Range, value: Range) -> Outcome {
-    let (key, value) = (read(guest, key.0, key.1)?, read(guest, value.0, value.1)?);
-    writable(guest.data_mut(), map, |head| match edit {
-        Edit::Add => head.add(&key, &value),
-        Edit::Replace => head.replace(&key, &value),
+    let (memory, state) = parts(guest)?;
+    let (key, value) = (piece(memory, key.0, key.1)?, piece(memory, value.0, value.1)?);
+    writable(state, map, |head| match edit {
+        Edit::Add => head.add(key, value),
+        Edit::Replace => head.replace(key, value),
     })
 }
 
 pub(super) fn remove(guest: &mut Guest<'_>, map: u32, key: u32, key_size: u32) -> Outcome {
-    let key = read(guest, key, key_size)?;
-    writable(guest.data_mut(), map, |head| head.remove(&key))
+    let (memory, state) = parts(guest)?;
+    let key = piece(memory, key, key_size)?;
+    writable(state, map, |head| head.remove(key))
 }
 
 /// The same faults for every map: made here so that the table of functions stays short.

@@ -82,11 +82,31 @@ pub(crate) fn answer(outcome: Outcome) -> wasmtime::Result<u32> {
 /// Bytes of the guest's memory.
 pub(crate) fn slice<'g>(guest: &'g Guest<'_>, at: u32, length: u32) -> Result<&'g [u8], Status> {
     let memory = guest.data().memory.ok_or(Status::InvalidMemoryAccess)?;
+    piece(memory.data(guest.as_context()), at, length)
+}
+
+/// The guest's memory and what the host keeps for it, both at once.
+pub(crate) fn parts<'g>(guest: &'g mut Guest<'_>) -> Result<(&'g mut [u8], &'g mut State), Status> {
+    let memory = guest.data().memory.ok_or(Status::InvalidMemoryAccess)?;
+    Ok(memory.data_and_store_mut(guest.as_context_mut()))
+}
+
+/// `length` bytes of `memory` from `at` on.
+pub(crate) fn piece(memory: &[u8], at: u32, length: u32) -> Result<&[u8], Status> {
     let start = usize::try_from(at).map_err(|_| Status::InvalidMemoryAccess)?;
     let length = usize::try_from(length).map_err(|_| Status::InvalidMemoryAccess)?;
     let end = start.checked_add(length).ok_or(Status::InvalidMemoryAccess)?;
-    let bytes = memory.data(guest.as_context()).get(start..end);
-    bytes.ok_or(Status::InvalidMemoryAccess)
+    memory.get(start..end).ok_or(Status::InvalidMemoryAccess)
+}
+
+fn put(memory: &mut [u8], at: u32, bytes: &[u8]) -> Result<(), Status> {
+    let start = usize::try_from(at).map_err(|_| Status::InvalidMemoryAccess)?;
+    let end = start
+        .checked_add(bytes.len())
+        .ok_or(Status::InvalidMemoryAccess)?;
+    let place = memory.get_mut(start..end);
+    place.ok_or(Status::InvalidMemoryAccess)?.copy_from_slice(bytes);
+    Ok(())
 }
 
 /// A copy of bytes of the guest's memory.
@@ -101,14 +121,7 @@ pub(crate) fn read_text(guest: &Guest<'_>, at: u32, length: u32) -> Result<Strin
 
 /// Overwrites bytes of the guest's memory.
 pub(crate) fn write(guest: &mut Guest<'_>, at: u32, bytes: &[u8]) -> Result<(), Status> {
-    let memory = guest.data().memory.ok_or(Status::InvalidMemoryAccess)?;
-    let start = usize::try_from(at).map_err(|_| Status::InvalidMemoryAccess)?;
-    let end = start
-        .checked_add(bytes.len())
-        .ok_or(Status::InvalidMemoryAccess)?;
-    let place = memory.data_mut(guest.as_context_mut()).get_mut(start..end);
-    place.ok_or(Status::InvalidMemoryAccess)?.copy_from_slice(bytes);
-    Ok(())
+    put(parts(guest)?.0, at, bytes)
 }
 
 pub(crate) fn write_u32(guest: &mut Guest<'_>, at: u32, value: u32) -> Result<(), Status> {
@@ -126,18 +139,20 @@ pub(crate) fn give(guest: &mut Guest<'_>, bytes: &[u8], to: u32, size_to: u32) -
     if !bytes.is_empty() {
         let length = u32::try_from(bytes.len()).map_err(|_| Status::InternalFailure)?;
         // Lying out-pointers are found before the guest allocates.
-        slice(guest, to, 4)?;
-        slice(guest, size_to, 4)?;
-        let allocate = guest.data().allocate.clone().ok_or(Status::InvalidMemoryAccess)?;
+        let (memory, state) = parts(guest)?;
+        piece(memory, to, 4)?;
+        piece(memory, size_to, 4)?;
+        let allocate = state.allocate.clone().ok_or(Status::InvalidMemoryAccess)?;
         address = allocate
             .call(guest.as_context_mut(), length)
             .map_err(Fault::Trap)?;
         if address == 0 {
             return Err(Status::InvalidMemoryAccess.into());
         }
-        write(guest, address, bytes)?;
     }
-    write_u32(guest, to, address)?;
-    write_u32(guest, size_to, u32::try_from(bytes.len()).unwrap_or(u32::MAX))?;
-    Ok(())
+    let (memory, _) = parts(guest)?;
+    put(memory, address, bytes)?;
+    put(memory, to, &address.to_le_bytes())?;
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    Ok(put(memory, size_to, &length.to_le_bytes())?)
 }

@@ -9,7 +9,7 @@ use tollgate_base::clock;
 use tollgate_observe::Record;
 
 use super::header::Range;
-use super::{Guest, Outcome, Status, give, read};
+use super::{Guest, Outcome, Status, give, parts, piece};
 use crate::head::Head;
 use crate::pairs;
 use crate::state::State;
@@ -19,26 +19,26 @@ use crate::stream::{Direction, Stream};
 const VALUE_LIMIT: usize = 1024 * 1024;
 
 pub(super) fn get(guest: &mut Guest<'_>, path: Range, to: u32, size_to: u32) -> Outcome {
-    let path = read(guest, path.0, path.1)?;
-    let memory = guest.data().memory.map_or(0, |memory| memory.data_size(&*guest));
-    let value = value(guest.data_mut(), &path, memory).ok_or(Status::NotFound)?;
+    let (memory, state) = parts(guest)?;
+    let path = piece(memory, path.0, path.1)?;
+    let value = value(state, path, memory.len()).ok_or(Status::NotFound)?;
     give(guest, &value, to, size_to)
 }
 
 pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
-    let (path, value) = (read(guest, path.0, path.1)?, read(guest, value.0, value.1)?);
-    let path = String::from_utf8_lossy(&path).into_owned();
-    let value = String::from_utf8_lossy(&value).into_owned();
+    let (memory, state) = parts(guest)?;
+    let (path, value) = (piece(memory, path.0, path.1)?, piece(memory, value.0, value.1)?);
     if value.len() > VALUE_LIMIT {
         return Err(Status::BadArgument.into());
     }
-    let state = guest.data_mut();
+    let path = String::from_utf8_lossy(path);
+    let value = String::from_utf8_lossy(value).into_owned();
     if path == "wasm_need_rebuild" {
         state.rebuild = value == "true";
         return Ok(());
     }
     let stream = state.stream().ok_or(Status::NotFound)?;
-    match path.as_str() {
+    match &*path {
         "clear_route_cache" => stream.keep_route = value == "off",
         "set_decoder_buffer_limit" => set_limit(stream, Direction::Request, &value),
         "set_encoder_buffer_limit" => set_limit(stream, Direction::Response, &value),

@@ -62,7 +62,8 @@ pub(super) fn clock_time(guest: &mut Guest<'_>, id: u32, to: u32) -> u32 {
         0 => super::log::wall_nanoseconds(),
         1 => {
             let since = clock::now().saturating_duration_since(guest.data().generation.host.started);
-            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+            // Go takes a zero for a clock that does not work.
+            u64::try_from(since.as_nanos()).unwrap_or(u64::MAX).max(1)
         }
         _ => return NOTSUP,
     };
