@@ -92,4 +92,8 @@ mod wasm_differential;
 #[cfg(test)]
 mod wasm_languages;
 #[cfg(test)]
+mod wasm_page;
+#[cfg(test)]
 mod wasm_registry;
+#[cfg(test)]
+mod wasm_swaps;

@@ -69,7 +69,7 @@ async fn text(gateway: &Gateway) -> (u16, String) {
 }
 
 /// What `tollgate plugins --live` prints.
-fn gateway_command(gateway: &Gateway) -> String {
+pub(crate) fn gateway_command(gateway: &Gateway) -> String {
     let admin = gateway.admin.to_string();
     let output = std::process::Command::new(crate::support::BINARY)
         .args(["plugins", "--live", "--admin", &admin])
@@ -200,7 +200,7 @@ fn marking(version: u8) -> String {
 }
 
 /// An upstream whose first answer ends only when it is told to; the others end at once.
-async fn patient_upstream(end: tokio::sync::oneshot::Receiver<()>) -> std::net::SocketAddr {
+pub(crate) async fn patient_upstream(end: tokio::sync::oneshot::Receiver<()>) -> std::net::SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
