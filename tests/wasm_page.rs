@@ -18,7 +18,8 @@ fn section(heading: &str) -> String {
 
 /// The only block of a section in this language.
 fn block<'s>(section: &'s str, language: &str) -> &'s str {
-    let mut blocks = section.split(&format!("```{language}\n")).skip(1);
+    let fence = format!("```{language}\n");
+    let mut blocks = section.split(&fence).skip(1);
     let block = blocks
         .next()
         .unwrap_or_else(|| panic!("no {language} in {section}"));

@@ -10,7 +10,7 @@ use tollgate_modules::sha256_hex;
 use tollgate_testkit::client::{self, get};
 use tollgate_testkit::process::Gateway;
 
-use crate::support::{PATIENCE, Sight, bridge, documents, gateway, ingress, module_version, newer_module};
+use crate::support::{PATIENCE, Sight, bridge, documents, gateway, ingress};
 use crate::wasm::{gateway_command, patient_upstream};
 
 const SWAPS: u32 = 200;
@@ -140,14 +140,33 @@ async fn ask(
     answered
 }
 
+/// Waits until operators see this swap's module in force, and a client its config.
+async fn taken(gateway: &Gateway, versions: &Versions, swap: u32) {
+    let url = format!("file://{}", versions.path(swap).display());
+    let wait = async {
+        loop {
+            let current = &shown(gateway).await[0];
+            if current["digest"] != digest(swap) || current["url"] != url {
+                continue;
+            }
+            let answer = client::send(gateway.http, get("/")).await.unwrap();
+            if answer.header("x-version") == config(swap) {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, wait).await.is_err() {
+        panic!("swap {swap} is not taken; said: {:#?}", gateway.errors.all());
+    }
+}
+
 /// Swaps again and again; the memory after `WARM` of them.
 async fn swap(gateway: &Gateway, versions: &Versions, in_force: &AtomicU32, written: &AtomicU32) -> u64 {
     let mut warm = 0;
     for swap in FIRST + 1..=FIRST + SWAPS {
-        let before = module_version(gateway).await;
         written.store(version(swap), Ordering::Relaxed);
         gateway.write("scene.yaml", &versions.write(swap)).unwrap();
-        newer_module(gateway, before).await;
+        taken(gateway, versions, swap).await;
         in_force.store(version(swap), Ordering::Relaxed);
         if swap == FIRST + WARM {
             warm = gateway.memory_kib();
