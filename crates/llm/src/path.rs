@@ -19,6 +19,9 @@ pub fn split_query(path_and_query: &str) -> (&str, &str) {
 #[must_use]
 pub fn decoded(path_and_query: &str) -> Cow<'_, str> {
     let (path, _) = split_query(path_and_query);
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
     percent_decode_str(path)
         .decode_utf8()
         .unwrap_or(Cow::Borrowed(path))

@@ -194,29 +194,32 @@ enum Role {
 }
 
 fn members<'v>(object: &'v PathValue<'_>) -> impl Iterator<Item = (&'static str, PathValue<'v>)> {
-    const KEYS: [&str; 11] = [
-        "role",
-        "type",
-        "content",
-        "parts",
-        "tool_calls",
-        "name",
-        "arguments",
-        "output",
-        "call_id",
-        "tool_call_id",
-        "cache_control",
-    ];
     let is_object = object.is_object();
     object
         .entries()
         .filter(move |_| is_object)
         .filter_map(|(key, value)| {
-            let key = key?;
-            let name = key.text();
-            let known = KEYS.iter().find(|known| ***known == *name)?;
-            Some((*known, value))
+            let known = known_member(&key?.text())?;
+            Some((known, value))
         })
+}
+
+/// The members of a message that say something; told apart by length first, unlike names in a list.
+fn known_member(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "role" => "role",
+        "type" => "type",
+        "content" => "content",
+        "parts" => "parts",
+        "tool_calls" => "tool_calls",
+        "name" => "name",
+        "arguments" => "arguments",
+        "output" => "output",
+        "call_id" => "call_id",
+        "tool_call_id" => "tool_call_id",
+        "cache_control" => "cache_control",
+        _ => return None,
+    })
 }
 
 /// Hashes what is said. A text alone and a list with one block of text are the same; marks for the vendor's cache, which
@@ -278,7 +281,8 @@ pub struct Conversations(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    links: HashMap<u64, Link>,
+    /// The keys are hashes already, by a seed that nobody outside knows.
+    links: HashMap<u64, Link, foldhash::fast::RandomState>,
     order: VecDeque<u64>,
 }
 

@@ -44,7 +44,7 @@ const EXTRAS: &[(Name, Side, &str)] = &[
 
 /// Counts beside the sums, as the vendor names them; few, so that they are looked through.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Details(Vec<(Box<str>, i64)>);
+pub(crate) struct Details(Vec<(Cow<'static, str>, i64)>);
 
 /// Details that are kept; no vendor has as many.
 const DETAIL_LIMIT: usize = 64;
@@ -53,11 +53,15 @@ const DETAIL_LIMIT: usize = 64;
 const NAME_LIMIT: usize = 128;
 
 impl Details {
-    fn insert(&mut self, name: &str, count: i64) {
-        if let Some((_, old)) = self.0.iter_mut().find(|(known, _)| **known == *name) {
+    fn insert(&mut self, name: &[u8], count: i64) {
+        let name = match usual_detail(name) {
+            Some(usual) => Cow::Borrowed(usual),
+            None => Cow::Owned(String::from_utf8_lossy(name).into_owned()),
+        };
+        if let Some((_, old)) = self.0.iter_mut().find(|(known, _)| *known == name) {
             *old = count;
         } else if self.0.len() < DETAIL_LIMIT {
-            self.0.push((name.into(), count));
+            self.0.push((name, count));
         }
     }
 
@@ -76,6 +80,20 @@ impl Details {
             .map(|(name, count)| (name.to_string(), Value::from(*count)));
         (!self.0.is_empty()).then(|| Value::Object(members.collect()))
     }
+}
+
+/// Details that nearly every answer has: their names need no memory.
+fn usual_detail(name: &[u8]) -> Option<&'static str> {
+    Some(match name {
+        b"cached_tokens" => "cached_tokens",
+        b"audio_tokens" => "audio_tokens",
+        b"text_tokens" => "text_tokens",
+        b"image_tokens" => "image_tokens",
+        b"reasoning_tokens" => "reasoning_tokens",
+        b"accepted_prediction_tokens" => "accepted_prediction_tokens",
+        b"rejected_prediction_tokens" => "rejected_prediction_tokens",
+        _ => return None,
+    })
 }
 
 /// What has been read so far; a stream reports piecemeal.
@@ -158,14 +176,13 @@ impl Reading {
                 .flatten()
                 .filter(|(key, _)| key.len() <= NAME_LIMIT);
             for (key, value) in short.take(DETAIL_LIMIT) {
-                let name =
-                    std::str::from_utf8(&key).map_or_else(|_| String::from_utf8_lossy(&key), Cow::Borrowed);
-                into.insert(&name, value.value().int());
+                into.insert(&key, value.int());
             }
         }
-        for place in objects.into_iter().chain([&found.message]) {
+        let all = objects.into_iter().chain([&found.message]);
+        for place in all.filter(|place| place.is_there) {
             for (name, details, shown) in EXTRAS {
-                let Some(count) = place.get(*name).map(|value| value.value().int()) else {
+                let Some(count) = place.get(*name).map(Member::int) else {
                     continue;
                 };
                 let into = match details {
@@ -173,7 +190,7 @@ impl Reading {
                     Side::Output => &mut self.output_details,
                 };
                 if count > 0 {
-                    into.insert(shown, count);
+                    into.insert(shown.as_bytes(), count);
                 }
             }
         }
@@ -365,7 +382,7 @@ impl<'t> Members<'t> {
     }
 
     fn uint(&self, name: Name) -> Option<u64> {
-        self.get(name).map(|value| value.value().uint())
+        self.get(name).map(Member::uint)
     }
 }
 

@@ -131,7 +131,7 @@ impl Router<'_> {
             if timers.first_event.is_some()
                 && let Ok(response) = outcome
             {
-                outcome = hold::until_begun(response).await;
+                outcome = Box::pin(hold::until_begun(response)).await;
             }
             outcome = spans::close(note_peer(span, record), outcome);
             if !is_whole {

@@ -76,7 +76,7 @@ impl JsonDocument {
     /// Whether the object has the member, even as `null`.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {
-        self.raw(key).is_some()
+        self.text().contains(key)
     }
 
     /// A member that is a string; borrowed unless it has escapes.

@@ -14,5 +14,5 @@ pub use document::JsonDocument;
 pub use error::{JsonBodyError, JsonError, PathError};
 pub(crate) use scan::is_valid;
 pub(crate) use setter::parse as parse_setter_path;
-pub(crate) use string::{has_escape, unescape};
+pub(crate) use string::unescape;
 pub(crate) use text::{remove_in_text, set_in_text};

@@ -46,6 +46,8 @@ pub(crate) enum Kind {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Span {
     pub(crate) key: Range<usize>,
+    /// The key is written with escapes, so that it does not look like what it means.
+    pub(crate) is_escaped: bool,
     pub(crate) value: Range<usize>,
 }
 
@@ -64,6 +66,7 @@ pub(crate) fn index(text: &[u8], limits: Limits) -> Result<Index, JsonError> {
         text,
         position: 0,
         limits,
+        escapes: 0,
     };
     scanner.space();
     let start = scanner.position;
@@ -99,6 +102,8 @@ struct Scanner<'a> {
     text: &'a [u8],
     position: usize,
     limits: Limits,
+    /// Escapes seen so far.
+    escapes: usize,
 }
 
 impl Scanner<'_> {
@@ -132,12 +137,13 @@ impl Scanner<'_> {
         }
         loop {
             self.space();
-            let key_start = self.position;
+            let (key_start, escapes) = (self.position, self.escapes);
             let mut key_end = key_start;
             if kind == Kind::Object {
                 key_end = self.key()?;
                 self.space();
             }
+            let is_escaped = self.escapes > escapes;
             let start = self.position;
             self.value(1)?;
             if spans.len() == self.limits.members {
@@ -145,6 +151,7 @@ impl Scanner<'_> {
             }
             spans.push(Span {
                 key: key_start..key_end,
+                is_escaped,
                 value: start..self.position,
             });
             self.space();
@@ -261,6 +268,7 @@ impl Scanner<'_> {
     }
 
     fn escape(&mut self) -> Result<(), JsonError> {
+        self.escapes += 1;
         self.position += 1;
         let hex_digits = match self.peek() {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 0,

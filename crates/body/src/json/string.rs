@@ -7,6 +7,32 @@ const HIGH_BITS: u64 = ONES << 7;
 
 /// Index of the first byte that a string cannot simply contain: a quote, a backslash or a control character.
 pub(crate) fn find_special(bytes: &[u8]) -> Option<usize> {
+    let (start, behind) = bytes.split_at(bytes.len().min(USUAL));
+    find_in_words(start).or_else(|| {
+        let passed = USUAL + clean_blocks(behind);
+        find_in_words(bytes.get(passed..)?).map(|found| passed + found)
+    })
+}
+
+/// Most strings are keys and words that end within so many bytes.
+const USUAL: usize = 32;
+
+/// Bytes in front of the first block that has something special in it. A string may be as long as a conversation: a loop
+/// over blocks compiles to vector instructions.
+fn clean_blocks(bytes: &[u8]) -> usize {
+    let (blocks, _) = bytes.as_chunks::<32>();
+    let is_clean = |block: &&[u8; 32]| {
+        // Not a `bool`: only as a number the comparisons compile to vector instructions.
+        let mut any = 0;
+        for byte in *block {
+            any |= u8::from((*byte < 0x20) | (*byte == b'"') | (*byte == b'\\'));
+        }
+        any == 0
+    };
+    blocks.iter().take_while(is_clean).count() * 32
+}
+
+fn find_in_words(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let value = u64::from_le_bytes(*word);

@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::scan::{self, Index, Kind, Limits, Span};
 use super::setter::Step;
-use super::string::{has_escape, unescape};
+use super::string::{find_special, has_escape, unescape};
 use super::{JsonError, PathError};
 
 /// An index this far behind an array's end is refused rather than padded with `null`.
@@ -103,6 +103,11 @@ impl Text {
         Some(as_str(self.value_of(&self.members[found])))
     }
 
+    /// Whether a member is there.
+    pub(super) fn contains(&self, key: &str) -> bool {
+        self.kind == Kind::Object && self.find_key(key).is_some()
+    }
+
     fn find_key(&self, key: &str) -> Option<usize> {
         self.members
             .iter()
@@ -112,9 +117,10 @@ impl Text {
     fn has_key(&self, member: &Member, key: &str) -> bool {
         let written = self.key_of(member);
         let inner = &written[1..written.len() - 1];
-        // Escapes make a key longer than what it means, broken ones too.
-        let may_mean_it = || inner.len() > key.len() && has_escape(inner);
-        inner == key.as_bytes() || (may_mean_it() && unescape(as_str(inner)) == key)
+        if !member.span.is_escaped {
+            return inner == key.as_bytes();
+        }
+        unescape(as_str(inner)) == key
     }
 
     fn key_of<'a>(&'a self, member: &'a Member) -> &'a [u8] {
@@ -222,7 +228,7 @@ impl Text {
 
     /// Removes earlier members of the same key, so that no reader can take another one.
     fn drop_twins(&mut self, position: usize) {
-        if self.kind != Kind::Object {
+        if self.kind != Kind::Object || position == 0 {
             return;
         }
         let written = self.key_of(&self.members[position]).to_owned();
@@ -274,6 +280,7 @@ impl Text {
         self.members.push(Member {
             span: Span {
                 key: 0..0,
+                is_escaped: has_escape(key.as_bytes()),
                 value: 0..0,
             },
             edit: Edit::Added { key, value },
@@ -414,6 +421,9 @@ fn padded(index: usize, present: usize) -> Result<usize, PathError> {
 }
 
 pub(super) fn quoted(text: &str) -> String {
+    if find_special(text.as_bytes()).is_none() {
+        return format!("\"{text}\"");
+    }
     serde_json::Value::from(text).to_string()
 }
 

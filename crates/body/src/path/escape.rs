@@ -7,6 +7,9 @@ use crate::json::unescape;
 
 /// What stands between the quotes of a string that may lack its end.
 pub(super) fn content(raw: &str) -> Cow<'_, str> {
+    if let Some(inner) = super::lex::plain_string(raw) {
+        return Cow::Borrowed(inner);
+    }
     let open = raw.strip_prefix('"').unwrap_or(raw);
     let is_closed = super::lex::string_end(raw.as_bytes(), 1) == Some(raw.len());
     let inner = if is_closed { &open[..open.len() - 1] } else { open };

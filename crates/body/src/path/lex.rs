@@ -52,6 +52,23 @@ pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {
     }
 }
 
+/// The position behind the string whose text begins at `from`, and whether it has escapes.
+pub(super) fn key_end(text: &[u8], from: usize) -> Option<(usize, bool)> {
+    let mark = from + mark_in(text.get(from..)?)?;
+    match text.get(mark) {
+        Some(b'"') => Some((mark + 1, false)),
+        _ => Some((string_end(text, mark)?, true)),
+    }
+}
+
+/// What stands between the quotes of a string that has both of them and no escapes.
+pub(super) fn plain_string(raw: &str) -> Option<&str> {
+    let inside = raw.strip_prefix('"')?;
+    let length = mark_in(inside.as_bytes())?;
+    let is_whole = length + 1 == inside.len() && inside.ends_with('"');
+    is_whole.then(|| &inside[..length])
+}
+
 /// Where the first quote or backslash is. Most strings are keys and words: a call that searches many bytes at once costs
 /// more than it saves, so the first ones are looked at eight by eight.
 fn mark_in(text: &[u8]) -> Option<usize> {
@@ -69,6 +86,10 @@ fn mark_in(text: &[u8]) -> Option<usize> {
     }
     let looked = words.len().min(4) * 8;
     let rest = text.get(looked..)?;
+    if rest.len() < 8 {
+        let is_mark = |byte: &u8| matches!(byte, b'"' | b'\\');
+        return rest.iter().position(is_mark).map(|length| looked + length);
+    }
     memchr2(b'"', b'\\', rest).map(|length| looked + length)
 }
 

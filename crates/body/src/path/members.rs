@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::lex;
 use super::value::{PathValue, ValueKind};
-use crate::json::{has_escape, unescape};
+use crate::json::unescape;
 
 /// The members of the object that `json` is, in their order and as leniently as [`super::get`] reads it; nothing if
 /// it is none.
@@ -34,12 +34,12 @@ impl<'a> Iterator for Members<'a> {
             self.position = self.text.len();
             return None;
         }
-        let key_end = lex::string_end(self.text, quote + 1)?;
+        let (key_end, is_escaped) = lex::key_end(self.text, quote + 1)?;
         let begin = lex::next_value(self.text, key_end)?;
         let end = lex::value_end(self.text, begin)?;
         self.position = end;
         let written = self.text.get(quote + 1..key_end - 1)?;
-        let key = match has_escape(written) {
+        let key = match is_escaped {
             false => Cow::Borrowed(written),
             true => Cow::Owned(unescape(&crate::to_text(written)).into_owned().into_bytes()),
         };
@@ -87,11 +87,35 @@ impl<'a> Member<'a> {
         super::get(self.raw, path)
     }
 
+    /// As [`PathValue::int`].
+    #[must_use]
+    pub fn int(self) -> i64 {
+        plain_digits(self.raw).unwrap_or_else(|| self.value().int())
+    }
+
+    /// As [`PathValue::uint`].
+    #[must_use]
+    pub fn uint(self) -> u64 {
+        u64::try_from(self.int()).unwrap_or(0)
+    }
+
     /// As a value.
     #[must_use]
     pub fn value(self) -> PathValue<'a> {
         PathValue::slice(self.kind, self.raw)
     }
+}
+
+/// What most counts are: a few digits and nothing else.
+fn plain_digits(raw: &[u8]) -> Option<i64> {
+    // No number of as many digits is beyond 64 bits.
+    if !(1..=18).contains(&raw.len()) {
+        return None;
+    }
+    raw.iter().try_fold(0_i64, |number, byte| {
+        byte.is_ascii_digit()
+            .then(|| number * 10 + i64::from(byte - b'0'))
+    })
 }
 
 #[cfg(test)]
@@ -132,6 +156,15 @@ mod tests {
         let list = nested.members().unwrap().next().unwrap().1;
         assert_eq!(list.first_element().unwrap().value().raw(), "1");
         assert!(nested.first_element().is_none());
+        let counts = br#"{"a":0,"b":18446744073709551615,"c":-1,"d":"7","e":1e2,"f":123456789012345678}"#;
+        for (key, member) in members(counts) {
+            let value = member.value();
+            assert_eq!(
+                (member.int(), member.uint()),
+                (value.int(), value.uint()),
+                "{key:?}"
+            );
+        }
     }
 
     #[test]

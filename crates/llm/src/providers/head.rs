@@ -20,16 +20,19 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// Headers in which clients send credentials meant for the gateway; no vendor gets to see them.
-const CLIENT_CREDENTIALS: [&str; 7] = [
-    "authorization",
-    "api-key",
-    "x-goog-api-key",
-    "x-api-key",
-    "x-authorization",
-    "x-hi-original-auth",
-    "x-mse-consumer",
-];
+/// Whether clients send credentials meant for the gateway in this header; no vendor gets to see them.
+fn is_client_credential(header: &str) -> bool {
+    matches!(
+        header,
+        "authorization"
+            | "api-key"
+            | "x-goog-api-key"
+            | "x-api-key"
+            | "x-authorization"
+            | "x-hi-original-auth"
+            | "x-mse-consumer"
+    )
+}
 
 impl Provider {
     /// The API of a decoded path: the vendor's own paths under `protocol: original`, the general table otherwise.
@@ -68,7 +71,9 @@ impl Provider {
             }
             _ => {}
         }
-        upstream = self.with_base_path(&upstream);
+        if !upstream.starts_with(&self.provider_base_path) {
+            upstream = self.with_base_path(&upstream);
+        }
         if !upstream.starts_with('/') {
             upstream.insert(0, '/');
         }
@@ -130,7 +135,7 @@ impl Provider {
             Auth::Plain | Auth::Header(_) => HeaderValue::from_str(token).ok(),
             Auth::Bearer | Auth::BearerOrClients | Auth::BearerOrUntouched => bearer(token),
         };
-        remove_all(headers, |name| CLIENT_CREDENTIALS.contains(&name));
+        remove_all(headers, is_client_credential);
         let Some(mut value) = own else { return };
         value.set_sensitive(true);
         let name = match self.auth {

@@ -1,6 +1,7 @@
 //! `%START_TIME(fmt)%`: strftime with Envoy's fractions (`%3f`, `%E3S`), compiled once, always UTC.
 
-use std::time::SystemTime;
+use std::cell::Cell;
+use std::time::{Duration, SystemTime};
 
 use jiff::civil::DateTime;
 use jiff::tz::Offset;
@@ -103,12 +104,45 @@ impl TimeFormat {
 
     /// Appends `time`. Only ASCII digits and the format's own text come out.
     pub(super) fn write(&self, time: SystemTime, out: &mut Vec<u8>) {
+        if self.0 == [Part::IsoMilliseconds]
+            && let Ok(since) = time.duration_since(SystemTime::UNIX_EPOCH)
+        {
+            return iso_milliseconds(since, out);
+        }
         let timestamp = jiff::Timestamp::try_from(time).unwrap_or_default();
         let civil = Offset::UTC.to_datetime(timestamp);
         for part in &self.0 {
             part.write(timestamp, &civil, out);
         }
     }
+}
+
+thread_local! {
+    /// The last second that was written: all lines of a second begin alike.
+    static SECOND: Cell<(u64, [u8; ISO_SECOND])> = const { Cell::new((u64::MAX, [0; ISO_SECOND])) };
+}
+
+/// Bytes of `2024-06-18T09:37:14`.
+const ISO_SECOND: usize = 19;
+
+fn iso_milliseconds(since_epoch: Duration, out: &mut Vec<u8>) {
+    let second = since_epoch.as_secs();
+    let mut kept = SECOND.get();
+    if kept.0 != second {
+        let mut text = Vec::with_capacity(ISO_SECOND + 8);
+        let timestamp = i64::try_from(second).ok();
+        let timestamp = timestamp.and_then(|second| jiff::Timestamp::from_second(second).ok());
+        let timestamp = timestamp.unwrap_or_default();
+        Part::IsoMilliseconds.write(timestamp, &Offset::UTC.to_datetime(timestamp), &mut text);
+        let cut = text.get(..ISO_SECOND).and_then(|text| text.try_into().ok());
+        kept = (second, cut.unwrap_or([b'0'; ISO_SECOND]));
+        SECOND.set(kept);
+    }
+    out.extend_from_slice(&kept.1);
+    let milliseconds = since_epoch.subsec_millis();
+    let digit = |value: u32| b'0' + u8::try_from(value % 10).unwrap_or_default();
+    let [hundreds, tens, ones] = [milliseconds / 100, milliseconds / 10, milliseconds].map(digit);
+    out.extend_from_slice(&[b'.', hundreds, tens, ones, b'Z']);
 }
 
 fn flush(text: &mut String, parts: &mut Vec<Part>) {
@@ -270,7 +304,6 @@ fn padded(value: i64, width: usize, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn at(format: &str, milliseconds: u64) -> String {
         let mut out = Vec::new();
@@ -288,6 +321,15 @@ mod tests {
         let time = SystemTime::UNIX_EPOCH + Duration::from_millis(SAMPLE);
         TimeFormat::iso_milliseconds().write(time, &mut out);
         assert_eq!(out, b"2024-06-18T09:37:14.078Z");
+        // The same second, the next one, and the first again.
+        for (later, expected) in [(900, "14.978Z"), (930, "15.008Z"), (0, "14.078Z")] {
+            out.clear();
+            TimeFormat::iso_milliseconds().write(time + Duration::from_millis(later), &mut out);
+            assert_eq!(
+                String::from_utf8_lossy(&out),
+                format!("2024-06-18T09:37:{expected}")
+            );
+        }
     }
 
     #[test]

@@ -98,7 +98,7 @@ impl Active {
         let context_file = match &self.provider.context {
             Some(file) if plan.takes_context() => {
                 let limit = self.provider.call_timeout;
-                match self.context.get(file, limit, exchange, next).await {
+                match Box::pin(self.context.get(file, limit, exchange, next)).await {
                     Ok(text) => Some(text),
                     Err(cause) => return Ok(reply::no_context(exchange, &cause)),
                 }
@@ -140,7 +140,8 @@ impl Active {
         let Some(spare) = &spare else {
             return Ok((answerable, response));
         };
-        let again = self.try_other_tokens(exchange, spare, choice, response.status(), next);
+        // Boxed, as all that few requests need: its room would be carried about by every one.
+        let again = Box::pin(self.try_other_tokens(exchange, spare, choice, response.status(), next));
         Ok(match again.await {
             Some(better) => (answerable, better),
             None => (answerable, response),

@@ -231,7 +231,7 @@ pub(super) async fn prepare(
     };
     let model = facts.as_ref().map_or("", |facts| facts.model.as_str());
     upstream_path = provider.with_model(upstream_path, model);
-    if let Err(fault) = set_target(provider, &mut parts, &upstream_path) {
+    if let Err(fault) = set_target(provider, &mut parts, upstream_path) {
         let dialect = plan.dialect;
         return Ok(Err(Refusal { dialect, fault }));
     }
@@ -289,32 +289,25 @@ async fn edit_body(
 fn set_target(
     provider: &Provider,
     parts: &mut request::Parts,
-    upstream_path: &str,
+    upstream_path: String,
 ) -> Result<(), RequestFault> {
     let fault =
         |cause: &dyn std::fmt::Display| RequestFault::BadRequest(format!("invalid upstream path: {cause}"));
-    let kept = [X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH];
     remove_all(&mut parts.headers, |name| {
-        kept.iter().any(|kept| kept.as_str() == name)
+        matches!(name, "x-envoy-original-host" | "x-envoy-original-path")
     });
-    let client_path = parts.uri.path_and_query().cloned();
     let client_authority = authority_of(parts);
     let mut target = std::mem::take(&mut parts.uri).into_parts();
     let new_path = PathAndQuery::try_from(upstream_path).map_err(|cause| fault(&cause))?;
-    if let Some(old) = client_path.filter(|old| *old != new_path) {
+    if let Some(old) = target.path_and_query.take().filter(|old| *old != new_path) {
         let original = HeaderValue::from_str(old.as_str()).map_err(|cause| fault(&cause))?;
         parts.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
     }
     target.path_and_query = Some(new_path);
     if let Some(host) = provider.provider_domain.as_ref().or(provider.host.as_ref()) {
-        if client_authority
-            .as_deref()
-            .is_some_and(|old| old != host.as_str())
-        {
-            let original = client_authority.and_then(|old| HeaderValue::try_from(old).ok());
-            parts
-                .headers
-                .extend(original.map(|value| (X_ENVOY_ORIGINAL_HOST, value)));
+        let replaced = client_authority.filter(|old| old != host.as_str());
+        if let Some(original) = replaced.and_then(|old| HeaderValue::try_from(old).ok()) {
+            parts.headers.insert(X_ENVOY_ORIGINAL_HOST, original);
         }
         if parts.headers.contains_key(HOST) {
             let value = HeaderValue::from_str(host.as_str()).map_err(|cause| fault(&cause))?;

@@ -28,12 +28,35 @@ pub(super) struct Account {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Texts of the request.
-    asked: Prose,
+    asked: Asked,
     /// The model that the client named.
     model: Option<Box<str>>,
     turn: Turn,
     answer: Option<Watch>,
+}
+
+/// Texts of the request. Most vendors tell what they cost: until it is clear that this one does not, nobody looks.
+#[derive(Debug)]
+enum Asked {
+    /// The request's body. Kept until an answer begins to stream, which may take long.
+    Unread { body: Bytes, countable: bool },
+    /// What a stream has to be compared with.
+    Read(Prose),
+}
+
+impl Default for Asked {
+    fn default() -> Self {
+        Self::Read(Prose::default())
+    }
+}
+
+impl Asked {
+    fn read(self) -> Prose {
+        match self {
+            Self::Unread { body, countable } => Prose::of_json(&body, countable),
+            Self::Read(prose) => prose,
+        }
+    }
 }
 
 impl Account {
@@ -63,7 +86,10 @@ impl Account {
         let mut state = self.state.borrow_mut();
         state.turn.body(document);
         if self.estimable {
-            state.asked = Prose::of_document(document, self.countable);
+            state.asked = Asked::Unread {
+                body: document.to_bytes(),
+                countable: self.countable,
+            };
         }
         let model = document.get("model").map(|model| model.text().into_owned());
         let model = model
@@ -79,7 +105,12 @@ impl Account {
         }
         let watch = Watch::begin(record, response).keeping(KEPT);
         let streamed = watch.streamed;
-        self.state.borrow_mut().answer = Some(watch);
+        let mut state = self.state.borrow_mut();
+        state.answer = Some(watch);
+        if streamed {
+            state.asked = Asked::Read(std::mem::take(&mut state.asked).read());
+        }
+        drop(state);
         let passing = Passing {
             account: self.clone(),
             record: record.clone(),
@@ -88,15 +119,16 @@ impl Account {
     }
 
     fn settle(&self, record: &Record) {
-        let state = self.state.take();
-        record.turn.replace(state.turn);
-        if state.model.is_some() {
-            record.usage.borrow_mut().model_requested = state.model;
+        let mut state = self.state.borrow_mut();
+        record.turn.replace(std::mem::take(&mut state.turn));
+        if let Some(model) = state.model.take() {
+            record.usage.borrow_mut().model_requested = Some(model);
         }
-        let Some(mut watch) = state.answer else { return };
+        let asked = std::mem::take(&mut state.asked);
+        let Some(watch) = &mut state.answer else { return };
         drop(watch.finish(record));
-        if self.estimable {
-            watch.supply(record, &state.asked);
+        if self.estimable && watch.lacks_usage(record) {
+            watch.supply(record, &asked.read());
         }
     }
 }

@@ -190,7 +190,7 @@ impl Watch {
             // One message has no opening event: what it says is the last word.
             usage.report(self.reading.tokens, false);
         } else {
-            self.said = Prose::of_answer(&text, is_countable(record));
+            self.said = Prose::of_json(&text, is_countable(record));
         }
         text
     }
@@ -204,13 +204,19 @@ impl Watch {
         }
     }
 
+    /// Whether it is an answer of the vendor that told no tokens, or not all of them.
+    pub(crate) fn lacks_usage(&self, record: &Record) -> bool {
+        let usage = record.usage.borrow();
+        // What a plugin answered by itself cost no vendor's tokens.
+        usage.is_open() && self.is_good && self.is_current(&usage) && record.attempts.get() > 0
+    }
+
     /// Counts or estimates the tokens of an answer of the vendor that told none, or not all of them.
     pub(crate) fn supply(&self, record: &Record, asked: &Prose) {
-        let mut usage = record.usage.borrow_mut();
-        // What a plugin answered by itself cost no vendor's tokens.
-        if !usage.is_open() || !self.is_good || !self.is_current(&usage) || record.attempts.get() == 0 {
+        if !self.lacks_usage(record) {
             return;
         }
+        let mut usage = record.usage.borrow_mut();
         let vocabularies = record.vocabularies.get().map(AsRef::as_ref);
         let (input, of_input) = asked.tokens(usage.model_name(), vocabularies);
         let (output, of_output) = self.said.tokens(usage.model_name(), vocabularies);
@@ -328,6 +334,10 @@ fn is_event_stream(content_type: &str) -> bool {
 }
 
 fn is_text(content_type: &str) -> bool {
+    // What nearly every answer is needs no search.
+    if content_type == "application/json" || content_type.starts_with("application/json;") {
+        return true;
+    }
     let others = ["octet-stream", "grpc", "image/", "audio/", "video/"];
     !others.iter().any(|part| content_type.contains(part))
 }

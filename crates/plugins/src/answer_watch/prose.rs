@@ -40,16 +40,11 @@ enum Kept {
 impl Prose {
     /// Those of a request; `countable`: the configuration asks for counts.
     pub(crate) fn of_document(document: &JsonDocument, countable: bool) -> Self {
-        let weight = Weight::of_json(document.as_str().as_bytes());
-        let kept = match countable {
-            true => Kept::json(document.to_bytes()),
-            false => Kept::Nothing,
-        };
-        Self { weight, kept }
+        Self::of_json(&document.to_bytes(), countable)
     }
 
-    /// Those of a whole answer.
-    pub(super) fn of_answer(json: &Bytes, countable: bool) -> Self {
+    /// Those of a whole request or answer.
+    pub(crate) fn of_json(json: &Bytes, countable: bool) -> Self {
         let kept = match countable {
             true => Kept::json(json.clone()),
             false => Kept::Nothing,
@@ -216,7 +211,7 @@ mod tests {
             (8193, Source::Estimated)
         );
         let json = Bytes::from(format!(r#"{{"content":"{piece}{piece}"}}"#));
-        assert_eq!(source(&Prose::of_answer(&json, true)), Source::Estimated);
+        assert_eq!(source(&Prose::of_json(&json, true)), Source::Estimated);
         assert_eq!(source(&stream(&["\\ud8", "\\q"])), Source::Estimated);
     }
 }
