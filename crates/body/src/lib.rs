@@ -24,6 +24,7 @@ pub type Request = http::Request<Body>;
 pub type Response = http::Response<Body>;
 
 /// Text of bytes that nearly always are text; what is not is replaced.
+#[inline]
 fn to_text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     // The check is far quicker than the search for what to replace.
     match std::str::from_utf8(bytes) {

@@ -12,7 +12,7 @@ use foldhash::quality::FixedState;
 use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 use tollgate_body::JsonDocument;
-use tollgate_body::path::{PathValue, ValueKind};
+use tollgate_body::path::{self, Member, PathValue, ValueKind};
 
 /// Requests that are remembered; the oldest are forgotten.
 const MOST: usize = 32_768;
@@ -112,11 +112,11 @@ impl Turn {
 
     fn message(&mut self, chain: &mut impl Hasher, message: &PathValue<'_>) {
         let mut role = Role::Other;
-        let mut body: SmallVec<[(&str, PathValue<'_>); 4]> = SmallVec::new();
-        for (key, value) in members(message) {
+        let mut body: SmallVec<[(&str, Member<'_>); 4]> = SmallVec::new();
+        for (key, value) in said(message) {
             match key {
                 "role" => {
-                    role = match value.text().as_ref() {
+                    role = match value.value().text().as_ref() {
                         // Anthropic's and OpenAI's, Gemini's.
                         "assistant" | "model" => Role::Answer,
                         "system" | "developer" => Role::System,
@@ -124,8 +124,8 @@ impl Turn {
                     }
                 }
                 "type" => {
-                    let kind = value.text();
-                    if matches!(&*kind, "function_call" | "reasoning" | "custom_tool_call") {
+                    let kind = value.value();
+                    if matches!(&*kind.text(), "function_call" | "reasoning" | "custom_tool_call") {
                         role = Role::Answer;
                     }
                 }
@@ -142,16 +142,16 @@ impl Turn {
         }
         role.hash(chain);
         if message.kind() != ValueKind::Json {
-            content(chain, message);
+            message.raw().as_bytes().hash(chain);
         }
         for (key, value) in &body {
             key.hash(chain);
-            content(chain, value);
+            content(chain, *value);
         }
     }
 
     /// An answer in the history: what is before it was a request, what it called was run for this one.
-    fn answer(&mut self, before: u64, message: &PathValue<'_>, body: &[(&str, PathValue<'_>)]) {
+    fn answer(&mut self, before: u64, message: &PathValue<'_>, body: &[(&str, Member<'_>)]) {
         if self.beginnings.back() != Some(&before) {
             if self.beginnings.len() == MOST_BEGINNINGS {
                 self.beginnings.pop_front();
@@ -167,6 +167,7 @@ impl Turn {
             called.extend(message.get("name").map(|name| name.text().into_owned()));
         }
         for (_, list) in body {
+            let list = list.value();
             for (_, item) in list.entries().filter(|(_, item)| item.is_object()) {
                 let found = ["function.name", "functionCall.name"]
                     .iter()
@@ -193,46 +194,43 @@ enum Role {
     Other,
 }
 
-fn members<'v>(object: &'v PathValue<'_>) -> impl Iterator<Item = (&'static str, PathValue<'v>)> {
-    let is_object = object.is_object();
-    object
-        .entries()
-        .filter(move |_| is_object)
-        .filter_map(|(key, value)| {
-            let known = known_member(&key?.text())?;
-            Some((known, value))
-        })
+/// The members of a message that say something.
+fn said<'v>(message: &'v PathValue<'_>) -> impl Iterator<Item = (&'static str, Member<'v>)> {
+    let object = match message.is_object() {
+        true => message.raw(),
+        false => "",
+    };
+    path::members(object.as_bytes()).filter_map(|(key, value)| Some((known_member(&key)?, value)))
 }
 
-/// The members of a message that say something; told apart by length first, unlike names in a list.
-fn known_member(name: &str) -> Option<&'static str> {
+fn known_member(name: &[u8]) -> Option<&'static str> {
     Some(match name {
-        "role" => "role",
-        "type" => "type",
-        "content" => "content",
-        "parts" => "parts",
-        "tool_calls" => "tool_calls",
-        "name" => "name",
-        "arguments" => "arguments",
-        "output" => "output",
-        "call_id" => "call_id",
-        "tool_call_id" => "tool_call_id",
-        "cache_control" => "cache_control",
+        b"role" => "role",
+        b"type" => "type",
+        b"content" => "content",
+        b"parts" => "parts",
+        b"tool_calls" => "tool_calls",
+        b"name" => "name",
+        b"arguments" => "arguments",
+        b"output" => "output",
+        b"call_id" => "call_id",
+        b"tool_call_id" => "tool_call_id",
+        b"cache_control" => "cache_control",
         _ => return None,
     })
 }
 
 /// Hashes what is said. A text alone and a list with one block of text are the same; marks for the vendor's cache, which
 /// clients move about, count for nothing.
-fn content(chain: &mut impl Hasher, value: &PathValue<'_>) {
-    if !value.is_array() {
+fn content(chain: &mut impl Hasher, value: Member<'_>) {
+    if !value.raw().starts_with(b"[") {
         value.raw().hash(chain);
         return;
     }
-    for (_, block) in value.entries() {
+    for (_, block) in value.value().entries() {
         let is_text = block.is_object() && block.get("type").is_some_and(|kind| kind.text() == "text");
         match block.get("text").filter(|_| is_text) {
-            Some(text) => text.raw().hash(chain),
+            Some(text) => text.raw().as_bytes().hash(chain),
             None if block.is_object() => {
                 for (key, member) in block.entries() {
                     let Some(key) = key.filter(|key| key.text() != "cache_control") else {
@@ -242,7 +240,7 @@ fn content(chain: &mut impl Hasher, value: &PathValue<'_>) {
                     member.raw().hash(chain);
                 }
             }
-            None => block.raw().hash(chain),
+            None => block.raw().as_bytes().hash(chain),
         }
     }
 }

@@ -3,14 +3,11 @@
 
 use std::rc::Rc;
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, TE, UPGRADE};
+use http::header::{CONNECTION, COOKIE, HOST, TE, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, request};
 use tollgate_base::clock::Instant;
-use tollgate_base::headers::{
-    X_ENVOY_ORIGINAL_HOST, X_ENVOY_ORIGINAL_PATH, X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_FORWARDED_FOR,
-    X_FORWARDED_PROTO, X_MSE_CONSUMER, X_REAL_IP, X_REQUEST_ID, remove_all,
-};
+use tollgate_base::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID, remove_all};
 use tollgate_base::{Error, Flag, id};
 use tollgate_body::Request;
 use tollgate_body::http1::has_option;
@@ -189,14 +186,16 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
 
 /// Removes what only we and our plugins may say, and the expectation that the server has met already.
 fn remove_own(headers: &mut HeaderMap) {
-    const OWN: [HeaderName; 5] = [
-        EXPECT,
-        X_ENVOY_ORIGINAL_HOST,
-        X_ENVOY_ORIGINAL_PATH,
-        X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS,
-        X_MSE_CONSUMER,
-    ];
-    remove_all(headers, |name| OWN.iter().any(|own| own.as_str() == name));
+    remove_all(headers, |name| {
+        matches!(
+            name,
+            "expect"
+                | "x-envoy-original-host"
+                | "x-envoy-original-path"
+                | "x-envoy-upstream-rq-first-byte-timeout-ms"
+                | "x-mse-consumer"
+        )
+    });
 }
 
 /// HTTP/2 clients may send each cookie in a field of its own; HTTP/1 upstreams expect one (RFC 9113 §8.2.3).

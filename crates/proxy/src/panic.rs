@@ -15,9 +15,12 @@ use tollgate_body::{Body, Response};
 ///
 /// # Errors
 /// The chain's own, or 500 for a panic.
-pub(crate) async fn caught(chain: impl Future<Output = Result<Response, Error>>) -> Result<Response, Error> {
-    let outcome = AssertUnwindSafe(chain).catch_unwind().await;
-    outcome.unwrap_or_else(|_| Err(panicked()))
+pub(crate) fn caught<'a>(
+    chain: impl Future<Output = Result<Response, Error>> + 'a,
+) -> impl Future<Output = Result<Response, Error>> + 'a {
+    // Not an async function: that would hold the chain twice, as its argument and as what it waits for.
+    let outcome = AssertUnwindSafe(chain).catch_unwind();
+    outcome.map(|outcome| outcome.unwrap_or_else(|_| Err(panicked())))
 }
 
 /// Asks a body for its next frame; after a panic it has none.

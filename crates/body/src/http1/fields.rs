@@ -45,6 +45,7 @@ pub fn header_map(
 
 /// Names that nearly every head has, at a fraction of what it costs to look a name up among all that there are. Only a
 /// shortcut: the name is the same either way.
+#[inline]
 pub(super) fn common(name: &[u8]) -> Option<HeaderName> {
     let first = name.first()? | 0x20;
     let (text, titled, known): (&[u8], &[u8], HeaderName) = match (name.len(), first) {
@@ -129,6 +130,7 @@ pub fn write_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Writes one field line.
+#[inline]
 pub fn write_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");

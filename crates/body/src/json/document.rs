@@ -263,6 +263,7 @@ impl JsonDocument {
             })
     }
 
+    #[inline]
     fn text(&self) -> &Text {
         self.text
             .get_or_init(|| Text::parse(self.to_bytes(), Limits::NONE).unwrap_or_else(|_| Text::null()))

@@ -32,6 +32,7 @@ fn clean_blocks(bytes: &[u8]) -> usize {
     blocks.iter().take_while(is_clean).count() * 32
 }
 
+#[inline]
 fn find_in_words(bytes: &[u8]) -> Option<usize> {
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
@@ -54,6 +55,7 @@ pub(crate) fn has_escape(key: &[u8]) -> bool {
     key.iter().fold(false, |found, byte| found | (*byte == b'\\'))
 }
 
+#[inline]
 fn zero_bytes(value: u64) -> u64 {
     value.wrapping_sub(ONES) & !value
 }
@@ -145,6 +147,20 @@ mod tests {
             (r"ab\", "ab"),
         ] {
             assert_eq!(unescape(inner), text, "{inner}");
+        }
+    }
+
+    #[test]
+    fn a_special_byte_is_found_however_far_behind() {
+        let clean = "aé ".repeat(40);
+        assert_eq!(find_special(clean.as_bytes()), None);
+        for at in 0..clean.len() {
+            for special in [b'"', b'\\', 0x1f, 0] {
+                let mut bytes = clean.clone().into_bytes();
+                bytes[at] = special;
+                bytes[clean.len() - 1] = b'"';
+                assert_eq!(find_special(&bytes), Some(at), "{special} at {at}");
+            }
         }
     }
 

@@ -108,12 +108,14 @@ impl Text {
         self.kind == Kind::Object && self.find_key(key).is_some()
     }
 
+    #[inline]
     fn find_key(&self, key: &str) -> Option<usize> {
         self.members
             .iter()
             .rposition(|member| member.is_present() && self.has_key(member, key))
     }
 
+    #[inline]
     fn has_key(&self, member: &Member, key: &str) -> bool {
         let written = self.key_of(member);
         let inner = &written[1..written.len() - 1];
@@ -123,6 +125,7 @@ impl Text {
         unescape(as_str(inner)) == key
     }
 
+    #[inline]
     fn key_of<'a>(&'a self, member: &'a Member) -> &'a [u8] {
         match &member.edit {
             Edit::Added { key, .. } => key.as_bytes(),
@@ -130,6 +133,7 @@ impl Text {
         }
     }
 
+    #[inline]
     fn value_of<'a>(&'a self, member: &'a Member) -> &'a [u8] {
         match &member.edit {
             Edit::Replaced(value) | Edit::Added { value, .. } => value,
@@ -360,6 +364,7 @@ fn parse_or_missing(text: &str) -> Result<Text, PathError> {
 }
 
 impl Member {
+    #[inline]
     fn is_present(&self) -> bool {
         !matches!(self.edit, Edit::Removed)
     }
@@ -428,6 +433,7 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// Texts are checked to be UTF-8 when they are taken in, and cut only next to ASCII.
+#[inline]
 fn as_str(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }

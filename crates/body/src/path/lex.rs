@@ -12,6 +12,7 @@ pub(super) struct Begin {
 }
 
 /// The kind of value that begins at `at`, if one does.
+#[inline]
 pub(super) fn kind_at(text: &[u8], at: usize) -> Option<ValueKind> {
     Some(match text.get(at)? {
         b'"' => ValueKind::String,
@@ -26,11 +27,13 @@ pub(super) fn kind_at(text: &[u8], at: usize) -> Option<ValueKind> {
 }
 
 /// The next value, whatever stands in front of it.
+#[inline]
 pub(super) fn next_value(text: &[u8], from: usize) -> Option<Begin> {
     (from..text.len()).find_map(|at| kind_at(text, at).map(|kind| Begin { at, kind }))
 }
 
 /// The position behind a value; `None` for a string without an end.
+#[inline]
 pub(super) fn value_end(text: &[u8], begin: Begin) -> Option<usize> {
     match begin.kind {
         ValueKind::String => string_end(text, begin.at + 1),
@@ -41,6 +44,7 @@ pub(super) fn value_end(text: &[u8], begin: Begin) -> Option<usize> {
 }
 
 /// The position behind the quote that ends a string whose text begins at `from`.
+#[inline]
 pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     loop {
@@ -53,6 +57,7 @@ pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {
 }
 
 /// The position behind the string whose text begins at `from`, and whether it has escapes.
+#[inline]
 pub(super) fn key_end(text: &[u8], from: usize) -> Option<(usize, bool)> {
     let mark = from + mark_in(text.get(from..)?)?;
     match text.get(mark) {
@@ -71,6 +76,7 @@ pub(super) fn plain_string(raw: &str) -> Option<&str> {
 
 /// Where the first quote or backslash is. Most strings are keys and words: a call that searches many bytes at once costs
 /// more than it saves, so the first ones are looked at eight by eight.
+#[inline]
 fn mark_in(text: &[u8]) -> Option<usize> {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
@@ -139,11 +145,13 @@ static NESTING: [Nesting; 256] = {
     table
 };
 
+#[inline]
 fn number_end(text: &[u8], from: usize) -> usize {
     let is_end = |byte: &u8| *byte <= b' ' || matches!(byte, b',' | b']' | b'}');
     end_where(text, from, is_end)
 }
 
+#[inline]
 fn literal_end(text: &[u8], from: usize) -> usize {
     end_where(text, from, |byte| !byte.is_ascii_lowercase())
 }

@@ -62,6 +62,13 @@ pub struct Member<'a> {
 }
 
 impl<'a> Member<'a> {
+    /// As it is written.
+    #[must_use]
+    #[inline]
+    pub fn raw(self) -> &'a [u8] {
+        self.raw
+    }
+
     /// Its members, if it is an object.
     #[must_use]
     pub fn members(self) -> Option<Members<'a>> {
@@ -89,12 +96,14 @@ impl<'a> Member<'a> {
 
     /// As [`PathValue::int`].
     #[must_use]
+    #[inline]
     pub fn int(self) -> i64 {
         plain_digits(self.raw).unwrap_or_else(|| self.value().int())
     }
 
     /// As [`PathValue::uint`].
     #[must_use]
+    #[inline]
     pub fn uint(self) -> u64 {
         u64::try_from(self.int()).unwrap_or(0)
     }
@@ -107,6 +116,7 @@ impl<'a> Member<'a> {
 }
 
 /// What most counts are: a few digits and nothing else.
+#[inline]
 fn plain_digits(raw: &[u8]) -> Option<i64> {
     // No number of as many digits is beyond 64 bits.
     if !(1..=18).contains(&raw.len()) {
