@@ -12,9 +12,8 @@ use tollgate_snapshot::route::TextMatch;
 
 use crate::annotations::{Canary, Variant};
 use crate::destinations::{Branch, Planned};
-use crate::hosts::HostDrafts;
 use crate::ingress::Plan;
-use crate::routes::{Draft, DraftSort, Drafter};
+use crate::routes::{Draft, DraftSort, Drafter, HostDrafts};
 
 /// Applies one canary Ingress to the routes that are there.
 pub(crate) fn apply(

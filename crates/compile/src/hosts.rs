@@ -3,7 +3,7 @@
 //! The order of these steps is Higress's and can be seen: a canary finds only ordinary routes, and a default backend
 //! yields to a path `/` of any Ingress.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tollgate_kinds::Diagnostic;
@@ -17,20 +17,7 @@ use crate::destinations::Upstreams;
 use crate::ingress::Plan;
 use crate::origin;
 use crate::plugins::Chains;
-use crate::routes::{Draft, DraftSort, Drafter, app_root};
-
-/// One host while its routes are collected.
-#[derive(Debug, Default)]
-pub(crate) struct HostDraft {
-    pub(crate) routes: Vec<Draft>,
-    /// The last Ingress that asked for it wins.
-    app_root: Option<(Redirect, Origin)>,
-    /// Whether some route takes every path, so that no default backend is added.
-    pub(crate) has_everything: bool,
-}
-
-/// Hosts by lower-case name.
-pub(crate) type HostDrafts = BTreeMap<String, HostDraft>;
+use crate::routes::{Draft, DraftSort, Drafter, HostDrafts, app_root};
 
 /// Compiles all hosts.
 pub(crate) fn build(

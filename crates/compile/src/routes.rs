@@ -2,7 +2,7 @@
 //! which those of one host are tried.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tollgate_kinds::Diagnostic;
@@ -13,7 +13,6 @@ use tollgate_snapshot::route::{Action, Matcher, PathMatch};
 
 use crate::Input;
 use crate::destinations::{Branch, Upstreams, scaled};
-use crate::hosts::HostDraft;
 use crate::ingress::{Plan, PlannedHost};
 use crate::origin;
 use crate::path::RoutePath;
@@ -90,6 +89,19 @@ impl Draft {
         }
     }
 }
+
+/// One host while its routes are collected.
+#[derive(Debug, Default)]
+pub(crate) struct HostDraft {
+    pub(crate) routes: Vec<Draft>,
+    /// The last Ingress that asked for it wins.
+    pub(crate) app_root: Option<(Redirect, Origin)>,
+    /// Whether some route takes every path, so that no default backend is added.
+    pub(crate) has_everything: bool,
+}
+
+/// Hosts by lower-case name.
+pub(crate) type HostDrafts = BTreeMap<String, HostDraft>;
 
 /// Compiles the paths of Ingresses, one after the other.
 pub(crate) struct Drafter<'a> {

@@ -14,7 +14,7 @@ use tollgate_upstream::Shared;
 use crate::query::Reader;
 use crate::queue::Queue;
 use crate::sink::{Means, Sinks};
-use crate::writer::Writer;
+use crate::writer::{Orders, Writer};
 
 /// The usage ledger of one process; cheap to clone.
 #[derive(Debug, Clone)]
@@ -24,15 +24,6 @@ pub struct Ledger(Arc<Inner>);
 struct Inner {
     queue: Arc<Queue>,
     settings: Arc<Mutex<Orders>>,
-}
-
-/// What the process asks of the ledger's thread.
-#[derive(Debug, Default)]
-pub(crate) struct Orders {
-    pub(crate) settings: settings::Ledger,
-    pub(crate) means: Option<Means>,
-    /// Grows with each change.
-    pub(crate) version: u64,
 }
 
 impl Ledger {

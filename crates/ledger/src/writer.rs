@@ -12,11 +12,19 @@ use tollgate_observe::Entry;
 use tollgate_snapshot::settings;
 
 use crate::failure::{Failure, Reason};
-use crate::ledger::Orders;
 use crate::queue::{MOST, Queue};
 use crate::schema;
 use crate::sink::{Means, Sinks};
 use crate::store::{Store, milliseconds_of};
+
+/// What the process asks of the ledger's thread.
+#[derive(Debug, Default)]
+pub(crate) struct Orders {
+    pub(crate) settings: settings::Ledger,
+    pub(crate) means: Option<Means>,
+    /// Grows with each change.
+    pub(crate) version: u64,
+}
 
 /// First and longest pause after a failure.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));

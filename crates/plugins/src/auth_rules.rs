@@ -8,7 +8,14 @@ use serde_json::Value;
 use tollgate_base::ConfigError;
 
 use crate::strict::Strict;
-use crate::table::ParseContext;
+use crate::table::{Field, ParseContext, field};
+
+/// `allow`, where an empty list lets nobody in.
+pub(crate) const ALLOW_FIELD: Field = field(
+    "allow",
+    "list of string",
+    "In a rule: the consumers of the global config that may come; empty: nobody.",
+);
 
 /// What one config asks of its requests.
 #[derive(Debug)]

@@ -11,7 +11,20 @@ use tollgate_base::ConfigError;
 
 use crate::credentials::consumer_name;
 use crate::strict::Strict;
-use crate::table::ParseContext;
+use crate::table::{Field, ParseContext, field};
+
+/// `consumers`, where `credentials` may stand instead.
+pub(crate) const CONSUMERS_FIELD: Field = field(
+    "consumers",
+    "list of object",
+    "Who may come; instead of credentials.",
+);
+/// `consumers[].name`.
+pub(crate) const NAME_FIELD: Field = field(
+    "consumers[].name",
+    "string",
+    "Name of the consumer, in X-Mse-Consumer. Required.",
+);
 
 /// What a diagnostic says of a credential that is there already; never which.
 pub(crate) const TWICE: &str = "the same credential stands here twice";

@@ -41,6 +41,7 @@ mod local_reply;
 mod model_list;
 mod network;
 mod query;
+mod readable;
 mod request_block;
 mod rounds;
 #[cfg(test)]

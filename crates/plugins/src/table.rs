@@ -163,6 +163,11 @@ pub struct Field {
     pub doc: &'static str,
 }
 
+/// A field as the plugins list theirs.
+pub(crate) const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
+    Field { name, kind, doc }
+}
+
 impl Row {
     /// Whether the plugin decides who gets in. Where such a config cannot be used, nobody gets in.
     #[must_use]

@@ -13,7 +13,7 @@ use super::openapi::{Document, Tool};
 use super::prompt::Words;
 use super::tool_call::escape;
 use crate::rounds::Budget;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// Annotation that chooses how the model calls tools.
 pub(crate) const ANNOTATION: &str = "tollgate.dev/agent";
@@ -255,10 +255,6 @@ fn or(fields: Fields<'_>, name: &str, default: u64) -> u64 {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -11,6 +11,7 @@ mod openapi;
 mod prompt;
 mod question;
 mod react;
+mod references;
 mod step;
 mod tool_call;
 mod tools;
@@ -30,6 +31,7 @@ use tollgate_body::{Request, Response};
 use tollgate_llm::Api;
 use tollgate_plugin::{Exchange, Next, Plugin};
 
+use crate::readable::has_readable_body;
 use crate::table::ParseContext;
 use config::Config;
 pub(crate) use config::FIELDS;
@@ -68,7 +70,7 @@ impl Plugin for AiAgent {
         next: Next<'_>,
     ) -> Result<Response, Error> {
         let api = Api::of_path(request.uri().path());
-        if api.is_some_and(|api| api != Api::Chat) || !question::is_readable(&request) {
+        if api.is_some_and(|api| api != Api::Chat) || !has_readable_body(&request) {
             return next.run(exchange, request).await;
         }
         exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);

@@ -1,12 +1,14 @@
 //! Tools from an OpenAPI document: what a model may call, and what it may say in the call (plugins spec §3.2).
 //!
-//! `$ref` and `components` are not followed. What the model gets to see of a tool is made here, once.
+//! What the model gets to see of a tool is made here, once. References are written out first (`references.rs`).
 
 use http::{HeaderName, Method};
 use serde_json::{Map, Value, json};
 use tollgate_base::ConfigError;
 use tollgate_kinds::yaml;
 use tollgate_llm::lenient::Fields;
+
+use super::references::References;
 
 /// Headers that no model may set.
 const RESERVED_HEADERS: [&str; 13] = [
@@ -92,18 +94,19 @@ impl Document {
             tools: Vec::new(),
             warnings: Vec::new(),
         };
+        let references = References::of(&root);
         let paths = root.get("paths").and_then(Value::as_object);
         for (path, operations) in paths.into_iter().flatten() {
             for (method, operation) in operations.as_object().into_iter().flatten() {
                 if operation.is_object() {
-                    document.add(path, method, operation);
+                    document.add(references, path, method, operation);
                 }
             }
         }
         Ok(document)
     }
 
-    fn add(&mut self, path: &str, method: &str, operation: &Value) {
+    fn add<'d>(&mut self, references: References<'d>, path: &str, method: &str, operation: &'d Value) {
         let fields = Fields::of(operation);
         let place = format!("paths.{path}.{method}");
         let mut tool = Tool {
@@ -120,26 +123,37 @@ impl Document {
             self.warn(&place, "an operation without an operationId cannot be called");
             return;
         }
-        let listed = fields.values("parameters");
-        for (index, parameter) in listed.iter().enumerate() {
-            match Parameter::parse(parameter) {
+        let mut shown = Vec::new();
+        for (index, parameter) in fields.values("parameters").into_iter().enumerate() {
+            let parsed = references.resolved(parameter).and_then(|whole| {
+                shown.push(described(&whole));
+                Parameter::parse(&whole)
+            });
+            match parsed {
                 Ok(parsed) => tool.parameters.push(parsed),
                 Err(fault) => self.warn(&format!("{place}.parameters[{index}]"), &fault),
             }
         }
-        let described: Vec<Value> = listed.into_iter().map(described).collect();
         match method {
             "get" => {
                 tool.method = Some(Method::GET);
                 tool.description = fields.text("description");
-                tool.shown = Value::Array(described.clone()).to_string();
-                tool.schema = schema(&described, None);
+                tool.schema = schema(&shown, None);
+                tool.shown = Value::Array(shown).to_string();
             }
             "post" => {
-                let body = operation.pointer("/requestBody/content/application~1json/schema");
+                let body = operation.get("requestBody").unwrap_or(&Value::Null);
+                let body = match references.resolved(body) {
+                    Ok(body) => body,
+                    Err(fault) => {
+                        let message = format!("{fault}: the operation is left out");
+                        self.warn(&format!("{place}.requestBody"), &message);
+                        return;
+                    }
+                };
                 tool.method = Some(Method::POST);
                 tool.description = first(&[fields.text("summary"), fields.text("description")]);
-                tool.post(body, &described);
+                tool.post(body.pointer("/content/application~1json/schema"), &shown);
             }
             _ => self.warn(&place, "only get and post can be called"),
         }
@@ -298,4 +312,67 @@ fn server(url: &str) -> Result<(Option<String>, String), ConfigError> {
         return Err(fault("a server's URL needs a host and no user"));
     }
     Ok((Some(host.to_owned()), path.trim_end_matches('/').to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_of_references_is_what_it_stands_for() {
+        let document = Document::parse(
+            r##"
+servers: [{ url: https://a.example }]
+paths:
+  /trees/{kind}:
+    get:
+      operationId: find
+      parameters:
+      - $ref: "#/components/parameters/Kind"
+      - $ref: "#/components/parameters/Absent"
+    post:
+      operationId: plant
+      parameters:
+      - $ref: "#/components/parameters/Kind"
+      requestBody: { $ref: "#/components/requestBodies/Tree" }
+  /graphs:
+    post:
+      operationId: draw
+      requestBody:
+        content: { application/json: { schema: { $ref: "#/components/schemas/Node" } } }
+components:
+  parameters:
+    Kind: { name: kind, in: path, required: true, schema: { $ref: "#/components/schemas/Kind" } }
+  requestBodies:
+    Tree:
+      content:
+        application/json:
+          schema: { properties: { height: { $ref: "#/components/schemas/Height" } }, required: [height] }
+  schemas:
+    Kind: { type: string, enum: [oak, elm] }
+    Height: { type: integer }
+    Node: { properties: { next: { $ref: "#/components/schemas/Node" } } }
+"##,
+        )
+        .unwrap();
+        let warnings: Vec<String> = document.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            warnings,
+            [
+                "paths./trees/{kind}.get.parameters[1]: the reference \"#/components/parameters/Absent\" leads nowhere",
+                "paths./graphs.post.requestBody: the reference \"#/components/schemas/Node\" leads back to itself: the \
+                 operation is left out",
+            ]
+        );
+        let names: Vec<&str> = document.tools.iter().map(|tool| tool.name.as_str()).collect();
+        assert_eq!(names, ["find", "plant"]);
+        let plant = &document.tools[1];
+        assert_eq!(plant.parameters[0].place, Place::Path);
+        assert_eq!(plant.parameters[0].allowed, ["oak", "elm"]);
+        assert_eq!(plant.body.as_deref(), Some(&["height".to_owned()][..]));
+        let kind = json!({"type": "string", "enum": ["oak", "elm"]});
+        let properties = json!({"kind": kind, "height": {"type": "integer"}});
+        let schema = json!({"type": "object", "properties": properties, "required": ["kind", "height"]});
+        assert_eq!(plant.schema, schema);
+    }
 }

@@ -1,14 +1,12 @@
 //! The client's request, and the first one that goes out in its place (plugins spec §3.3).
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Uri};
-use http_body::Body as _;
 use serde_json::{Map, Value, json};
 use tollgate_body::{Body, Request};
+
+use crate::framing::remove_framing;
 
 /// What is read of the client's request.
 pub(super) struct Question {
@@ -84,17 +82,6 @@ impl Question {
     }
 }
 
-/// Whether the agent reads the body at all.
-pub(super) fn is_readable(request: &Request) -> bool {
-    let headers = request.headers();
-    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let is_binary = kind.is_some_and(|kind| kind.contains("octet-stream") || kind.contains("grpc"));
-    let is_encoded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|value| !value.is_empty());
-    !is_binary && !is_encoded && !headers.contains_key(UPGRADE) && !request.body().is_end_stream()
-}
-
 /// Head of the rounds that go through the chain: the client's, with a body of ours.
 pub(super) struct Head {
     method: Method,
@@ -105,17 +92,8 @@ pub(super) struct Head {
 impl Head {
     pub(super) fn of(request: &Request) -> Self {
         let mut headers = request.headers().clone();
-        for name in [
-            ACCEPT_ENCODING,
-            CONNECTION,
-            CONTENT_LENGTH,
-            EXPECT,
-            TE,
-            TRAILER,
-            TRANSFER_ENCODING,
-        ] {
-            headers.remove(name);
-        }
+        remove_framing(&mut headers);
+        headers.remove(ACCEPT_ENCODING);
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         Self {
             method: request.method().clone(),

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use tollgate_base::{Amount, ConfigError};
 
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// A config, compiled.
 #[derive(Debug)]
@@ -88,10 +88,6 @@ fn budget(entry: &Value) -> Result<Budget, ConfigError> {
         } => Err(ConfigError::new("", "day or month must be set")),
         budget => Ok(budget),
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -10,7 +10,7 @@ use tollgate_llm::lenient::Fields;
 
 use super::schema::{self, Schema};
 use crate::rounds::Budget;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// Annotation that sends the rounds through the rest of the chain.
 pub(crate) const ANNOTATION: &str = "tollgate.dev/json-resp";
@@ -193,10 +193,6 @@ fn schema_of(fields: Fields<'_>, context: &ParseContext) -> (Option<Schema>, Opt
             (None, Some(reject))
         }
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

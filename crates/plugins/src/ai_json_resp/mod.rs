@@ -24,6 +24,7 @@ use tollgate_base::{ConfigError, Error};
 use tollgate_body::{Request, Response};
 use tollgate_plugin::{Exchange, Next, Plugin};
 
+use crate::readable::has_readable_body;
 use crate::rounds::{Failure, Limits, Rounds, Way, count};
 use crate::table::ParseContext;
 pub(crate) use config::FIELDS;
@@ -74,7 +75,7 @@ impl Plugin for AiJsonResp {
         if request::is_own(&request) {
             return next.run(exchange, request).await;
         }
-        if !request::has_readable_body(&request) {
+        if !has_readable_body(&request) {
             request::remove_credentials(&self.config, &mut request);
             return next.run(exchange, request).await;
         }

@@ -1,35 +1,17 @@
 //! The client's request, and the plugin's own made from it (plugins spec §2.3).
 
 use bytes::Bytes;
-use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, COOKIE,
-    EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use http_body::Body as _;
 use serde_json::Value;
 use tollgate_body::{Body, Request};
 
 use super::config::Config;
+use crate::framing::remove_framing;
 
 /// Marks the plugin's own calls, should they come back through this gateway.
 const OWN: HeaderName = HeaderName::from_static("x-higress-ai-json-resp");
-/// Headers that belong to one connection or one body.
-const NOT_PASSED: [HeaderName; 12] = [
-    HOST,
-    CONTENT_LENGTH,
-    CONTENT_ENCODING,
-    ACCEPT_ENCODING,
-    CONNECTION,
-    TRANSFER_ENCODING,
-    TE,
-    TRAILER,
-    UPGRADE,
-    EXPECT,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 /// Credentials of this gateway's clients: no other service's business.
 const CREDENTIALS: [HeaderName; 7] = [
     AUTHORIZATION,
@@ -45,17 +27,6 @@ const CREDENTIALS: [HeaderName; 7] = [
 pub(super) fn is_own(request: &Request) -> bool {
     let marked = request.headers().get(OWN).and_then(|value| value.to_str().ok());
     marked.is_some_and(|text| matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True"))
-}
-
-/// Whether there is a body that plugins read.
-pub(super) fn has_readable_body(request: &Request) -> bool {
-    let headers = request.headers();
-    let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let is_binary = content_type.is_some_and(|kind| kind.contains("octet-stream") || kind.contains("grpc"));
-    let is_encoded = headers
-        .get(CONTENT_ENCODING)
-        .is_some_and(|value| !value.is_empty());
-    !is_binary && !is_encoded && !headers.contains_key(UPGRADE) && !request.body().is_end_stream()
 }
 
 /// What Higress does to a request that passes: the client's credential goes, the configured one comes.
@@ -95,7 +66,8 @@ pub(super) struct Template<'c> {
 impl<'c> Template<'c> {
     pub(super) fn new(config: &'c Config, request: &Request) -> Self {
         let mut headers = request.headers().clone();
-        for name in NOT_PASSED {
+        remove_framing(&mut headers);
+        for name in [HOST, CONTENT_ENCODING, ACCEPT_ENCODING] {
             headers.remove(name);
         }
         let Some(service) = &config.service else {

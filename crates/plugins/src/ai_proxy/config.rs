@@ -7,7 +7,7 @@ use tollgate_base::ConfigError;
 use tollgate_llm::lenient::Fields;
 use tollgate_llm::providers::Provider;
 
-use crate::table::{Field, ParseContext, overlay};
+use crate::table::{Field, ParseContext, field, overlay};
 
 /// The active provider of a config; `None` leaves requests alone.
 pub(super) fn active_provider(
@@ -49,10 +49,6 @@ fn parse(provider: &Value, place: &str, context: &ParseContext) -> Result<Provid
         context.warn(warning.clone().within(place));
     }
     Ok(parsed)
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -5,7 +5,7 @@ use tollgate_base::ConfigError;
 use tollgate_llm::lenient::Fields;
 
 use crate::limits::backing::{self, Backing};
-use crate::table::{Field, ParseContext, joined};
+use crate::table::{Field, ParseContext, field, joined};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -79,10 +79,6 @@ impl Config {
     pub(super) fn key(&self, consumer: &str) -> String {
         format!("{}{consumer}", self.key_prefix)
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

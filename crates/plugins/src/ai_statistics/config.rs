@@ -5,7 +5,7 @@ use tollgate_base::ConfigError;
 use tollgate_llm::lenient::Fields;
 
 use super::attribute::{Attribute, BuiltIn, Rule, ValueSource};
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// Bytes of a value that are kept unless the config says otherwise.
 const DEFAULT_VALUE_LIMIT: usize = 32_000;
@@ -281,10 +281,6 @@ fn first_generation(fields: Fields<'_>, context: &ParseContext) -> FirstGenerati
         }
     }
     FirstGeneration { spans }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

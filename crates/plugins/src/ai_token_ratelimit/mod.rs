@@ -23,7 +23,7 @@ use crate::limits::charge::{self, Admission, Estimates, Reserved, seconds};
 use crate::limits::rules::{self, Hit, Rules, Wording};
 use crate::limits::source::consumer;
 use crate::limits::{Rejection, set_number};
-use crate::table::{Field, ParseContext, joined};
+use crate::table::{Field, ParseContext, field, joined};
 
 const WORDING: Wording = Wording {
     counted: "token",
@@ -171,10 +171,6 @@ impl AiTokenRatelimit {
         set_number(&mut response, "x-tokenratelimit-reset", seconds(count.reset));
         response
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -10,10 +10,10 @@ use tollgate_base::ConfigError;
 use super::password::PasswordHash;
 use super::users::{LENIENT, Users};
 use crate::auth_rules::Reader;
-use crate::consumers::{Names, TWICE, holders, text};
+use crate::consumers::{CONSUMERS_FIELD, NAME_FIELD, Names, TWICE, holders, text};
 use crate::credentials::CredentialIndex;
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 pub(super) const READER: Reader<Credentials> = Reader {
     own: &["consumers", "credentials"],
@@ -105,22 +105,10 @@ impl Kind {
     }
 }
 
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
-}
-
 /// Fields of the config.
 pub(crate) const FIELDS: &[Field] = &[
-    field(
-        "consumers",
-        "list of object",
-        "Who may come; instead of credentials.",
-    ),
-    field(
-        "consumers[].name",
-        "string",
-        "Name of the consumer, in X-Mse-Consumer. Required.",
-    ),
+    CONSUMERS_FIELD,
+    NAME_FIELD,
     field(
         "consumers[].credential",
         "string",

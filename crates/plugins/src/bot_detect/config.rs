@@ -8,7 +8,7 @@ use tollgate_base::ConfigError;
 
 use super::crawlers;
 use crate::strict::Strict;
-use crate::table::Field;
+use crate::table::{Field, field};
 use crate::whole_match::whole_matches;
 
 /// One config.
@@ -37,10 +37,6 @@ impl Agents {
         let is = |list: &Option<RegexSet>| list.as_ref().is_some_and(|set| set.is_match(agent));
         !is(&self.allow) && (is(&self.deny) || self.crawlers.is_match(agent))
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use tollgate_base::ConfigError;
 use tollgate_llm::lenient::Fields;
 
-use crate::table::Field;
+use crate::table::{Field, field};
 
 const DEFAULT_URI: &str = "api.openai.com/v1/completions";
 
@@ -62,10 +62,6 @@ fn service(written: &str) -> Result<(Uri, HeaderValue), ConfigError> {
     let host = HeaderValue::from_str(host).map_err(|_| wrong("not found host in chatgptUri"))?;
     let target = Uri::try_from(format!("/{path}")).map_err(|_| wrong("not found path in chatgptUri"))?;
     Ok((target, host))
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

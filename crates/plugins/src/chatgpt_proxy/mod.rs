@@ -11,13 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use tollgate_base::{ConfigError, Error, Termination};
 use tollgate_body::{Body, Request, Response};
 use tollgate_plugin::{Exchange, Next, Plugin};
 
+use crate::framing::remove_framing;
 use crate::local_reply::answer;
 use crate::query;
 use crate::rounds::{Answer, Budget, Failure, Limits, Rounds, Way};
@@ -129,9 +130,7 @@ fn forwarded(exchange: &Exchange, told: Answer) -> Response {
             headers.insert(name.clone(), value.clone());
         }
     }
-    for name in [CONNECTION, TRANSFER_ENCODING, CONTENT_LENGTH] {
-        headers.remove(name);
-    }
+    remove_framing(&mut headers);
     let mut response = Response::new(Body::bytes(told.body));
     *response.status_mut() = told.head.status;
     *response.headers_mut() = headers;

@@ -17,7 +17,7 @@ use crate::limits::backing::{self, Backing};
 use crate::limits::charge::seconds;
 use crate::limits::rules::{self, Rules, Wording};
 use crate::limits::{Rejection, set_number};
-use crate::table::{Field, ParseContext, joined};
+use crate::table::{Field, ParseContext, field, joined};
 
 const WORDING: Wording = Wording {
     counted: "query",
@@ -86,10 +86,6 @@ impl Plugin for ClusterKeyRateLimit {
         }
         Ok(response)
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -7,7 +7,7 @@ use tollgate_base::ConfigError;
 
 use super::origin::{Origins, patterns};
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 const METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS";
 const ALL_METHODS: &str = "GET, PUT, POST, DELETE, PATCH, OPTIONS, HEAD, TRACE, CONNECT";
@@ -147,10 +147,6 @@ fn header(text: &str, field: &str) -> Result<HeaderValue, ConfigError> {
     value
         .filter(|_| text.is_ascii())
         .ok_or_else(|| ConfigError::new(field, "holds characters that no header can carry"))
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

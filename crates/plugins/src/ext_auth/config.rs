@@ -11,7 +11,7 @@ use super::matcher::{Names, Requests};
 use crate::callee::Callee;
 use crate::framing::is_framing;
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// In milliseconds.
 const DEFAULT_TIMEOUT: i64 = 1000;
@@ -207,10 +207,6 @@ fn added(fields: Strict<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigErr
         Ok((known, value.map_err(|_| wrong("is no value of a header"))?))
     };
     members.iter().map(header).collect()
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

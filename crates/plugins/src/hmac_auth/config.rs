@@ -8,11 +8,11 @@ use serde_json::Value;
 use tollgate_base::ConfigError;
 
 use super::SIGNATURE;
-use crate::auth_rules::Reader;
-use crate::consumers::{Names, holders};
+use crate::auth_rules::{ALLOW_FIELD, Reader};
+use crate::consumers::{CONSUMERS_FIELD, NAME_FIELD, Names, holders};
 use crate::signing::Secret;
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 pub(super) const READER: Reader<Keys> = Reader {
     own: &["consumers", "credentials"],
@@ -84,22 +84,10 @@ fn add(
     }
 }
 
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
-}
-
 /// Fields of the config.
 pub(crate) const FIELDS: &[Field] = &[
-    field(
-        "consumers",
-        "list of object",
-        "Who may come; instead of credentials.",
-    ),
-    field(
-        "consumers[].name",
-        "string",
-        "Name of the consumer, in X-Mse-Consumer. Required.",
-    ),
+    CONSUMERS_FIELD,
+    NAME_FIELD,
     field(
         "consumers[].key",
         "string",
@@ -135,9 +123,5 @@ pub(crate) const FIELDS: &[Field] = &[
         "boolean",
         "true: requests outside all rules need a signature too; false: they pass; absent: they pass as soon as there is a rule.",
     ),
-    field(
-        "allow",
-        "list of string",
-        "In a rule: the consumers of the global config that may come; empty: nobody.",
-    ),
+    ALLOW_FIELD,
 ];

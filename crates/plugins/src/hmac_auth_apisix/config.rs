@@ -14,7 +14,7 @@ use crate::consumers::Names;
 use crate::credentials::consumer_name;
 use crate::signing::Secret;
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 pub(super) const READER: Reader<Config> = Reader {
     own: &["consumers"],
@@ -160,10 +160,6 @@ fn signed_headers(fields: Strict<'_>) -> Result<Vec<Box<str>>, ConfigError> {
         .enumerate()
         .map(name)
         .collect()
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -12,7 +12,7 @@ use tollgate_plugin::Exchange;
 
 use crate::network::{Network, NetworkSet, address};
 use crate::strict::Strict;
-use crate::table::Field;
+use crate::table::{Field, field};
 
 const MESSAGE: &str = "Your IP address is blocked.";
 
@@ -129,10 +129,6 @@ fn networks(fields: Strict<'_>, name: &str) -> Result<Option<NetworkSet>, Config
     };
     let set: NetworkSet = texts.iter().enumerate().map(entry).collect::<Result<_, _>>()?;
     Ok((!texts.is_empty()).then_some(set))
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -14,13 +14,13 @@ use tollgate_plugin::{Exchange, Next};
 use super::candidates::Candidates;
 use super::place::Place;
 use super::remote::Remote;
-use crate::auth_rules::Reader;
+use crate::auth_rules::{ALLOW_FIELD, Reader};
 use crate::credentials::consumer_name;
 use crate::framing::is_framing;
 use crate::jwt::keys::KeySet;
 use crate::jwt::{Fault, Token};
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// Difference of clocks that is forgiven unless a consumer says otherwise, in seconds.
 const DEFAULT_SKEW: u64 = 60;
@@ -348,10 +348,6 @@ fn position(places: &mut Vec<Place>, wanted: Place) -> usize {
     places.len() - 1
 }
 
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
-}
-
 /// Fields of the config.
 pub(crate) const FIELDS: &[Field] = &[
     field("consumers", "list of object", "Who may come. At least one."),
@@ -475,9 +471,5 @@ pub(crate) const FIELDS: &[Field] = &[
         "boolean",
         "true: requests outside all rules need a token too; false: they pass; absent: they pass as soon as there is a rule.",
     ),
-    field(
-        "allow",
-        "list of string",
-        "In a rule: the consumers of the global config that may come; empty: nobody.",
-    ),
+    ALLOW_FIELD,
 ];

@@ -9,11 +9,11 @@ use tollgate_body::Request;
 use tollgate_plugin::Exchange;
 
 use super::place::Place;
-use crate::auth_rules::Reader;
-use crate::consumers::{Names, TWICE, holders, text};
+use crate::auth_rules::{ALLOW_FIELD, Reader};
+use crate::consumers::{CONSUMERS_FIELD, NAME_FIELD, Names, TWICE, holders, text};
 use crate::credentials::CredentialIndex;
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// Header in which another filter keeps the `Authorization` that it replaced.
 const ORIGINAL_AUTH: &str = "x-hi-original-auth";
@@ -214,22 +214,10 @@ fn position<T: PartialEq>(list: &mut Vec<T>, wanted: T) -> usize {
     list.len() - 1
 }
 
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
-}
-
 /// Fields of the config.
 pub(crate) const FIELDS: &[Field] = &[
-    field(
-        "consumers",
-        "list of object",
-        "Who may come; instead of credentials.",
-    ),
-    field(
-        "consumers[].name",
-        "string",
-        "Name of the consumer, in X-Mse-Consumer. Required.",
-    ),
+    CONSUMERS_FIELD,
+    NAME_FIELD,
     field(
         "consumers[].credential",
         "string",
@@ -277,9 +265,5 @@ pub(crate) const FIELDS: &[Field] = &[
         "boolean",
         "true: requests outside all rules need a key too; false: they pass; absent: they pass as soon as there is a rule.",
     ),
-    field(
-        "allow",
-        "list of string",
-        "In a rule: the consumers of the global config that may come; empty: nobody.",
-    ),
+    ALLOW_FIELD,
 ];

@@ -10,7 +10,7 @@ use tollgate_body::Request;
 
 use super::bucket::Bucket;
 use crate::limits::window::UNITS;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// A config, compiled; it holds the buckets.
 #[derive(Debug)]
@@ -115,10 +115,6 @@ fn bucket(entry: &Value) -> Result<(&[u8], Bucket), ConfigError> {
     }
     let problem = "one of query_per_second, query_per_minute, query_per_hour and query_per_day must be set";
     Err(ConfigError::new("", problem))
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -13,7 +13,7 @@ use tollgate_plugin::Exchange;
 use tollgate_store::{Address, Failure, Settings, Store};
 
 use crate::local_reply;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// A store and the rule for its absence.
 #[derive(Clone)]
@@ -94,10 +94,6 @@ fn settings(redis: &Value) -> Result<Settings, ConfigError> {
         database,
         timeout: Duration::from_millis(timeout),
     })
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// The fields that this reads, for the plugins' tables.

@@ -13,7 +13,7 @@ use tollgate_plugin::Exchange;
 use super::source::{Matcher, Source};
 use super::window::UNITS;
 use crate::network::Network;
-use crate::table::ParseContext;
+use crate::table::{Field, ParseContext, field};
 
 /// How a plugin's rules are written.
 #[derive(Debug, Clone, Copy)]
@@ -300,12 +300,8 @@ fn limit_key(kind: &str, entry: &Value, wording: Wording) -> Result<(Matcher, Li
     Ok((matcher, limit))
 }
 
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> crate::table::Field {
-    crate::table::Field { name, kind, doc }
-}
-
 /// The fields that this reads besides the limits' own.
-pub(crate) const FIELDS: [crate::table::Field; 14] = [
+pub(crate) const FIELDS: [Field; 14] = [
     field(
         "rule_name",
         "string",

@@ -21,7 +21,7 @@ use tollgate_plugin::{Exchange, Next, Plugin};
 
 use crate::limits::source::consumer;
 use crate::local_reply;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 const PATH: &str = "/v1/models";
 /// OpenAI's clients want a time; no model has one here.
@@ -99,10 +99,6 @@ impl ModelList {
     fn model(&self, name: &str) -> Value {
         json!({"id": name, "object": "model", "created": CREATED, "owned_by": self.owner})
     }
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

@@ -12,7 +12,7 @@ use tollgate_plugin::Exchange;
 
 use crate::spellings;
 use crate::strict::Strict;
-use crate::table::Field;
+use crate::table::{Field, field};
 use crate::whole_match::whole_matches;
 
 /// One config.
@@ -142,10 +142,6 @@ fn any_of(texts: &[&str], is_case_sensitive: bool, field: &str) -> Result<Option
         .build()
         .map(Some)
         .map_err(|_| ConfigError::new(field, "the texts are too long altogether"))
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.

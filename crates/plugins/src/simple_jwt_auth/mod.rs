@@ -18,7 +18,7 @@ use crate::jwt::keys::KeySet;
 use crate::jwt::{Fault, Token};
 use crate::local_reply::answer;
 use crate::strict::Strict;
-use crate::table::{Field, ParseContext};
+use crate::table::{Field, ParseContext, field};
 
 /// Shorter secrets can be guessed from one token, in bytes.
 const SHORT_SECRET: usize = 32;
@@ -105,10 +105,6 @@ impl Asked {
 
 fn refusal(exchange: &Exchange, text: &'static str) -> Response {
     answer(exchange, StatusCode::UNAUTHORIZED, "", text)
-}
-
-const fn field(name: &'static str, kind: &'static str, doc: &'static str) -> Field {
-    Field { name, kind, doc }
 }
 
 /// Fields of the config.
