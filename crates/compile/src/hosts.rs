@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use tollgate_kinds::Diagnostic;
-use tollgate_plugin::Origin;
-use tollgate_snapshot::policy::Redirect;
 use tollgate_snapshot::{Hosts, Route, VirtualHost};
 
 use crate::Input;

@@ -180,6 +180,22 @@ async fn a_cluster_over_tls() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_over_tls_knows_a_master_over_tls() {
+    let trusted = Trusted::new(&["127.0.0.1"]);
+    let (redis, _) = trusted.start(&[]);
+    let authority = trusted.authority.pem();
+    let sentinel = redis.secure_sentinel(trusted.identity(&authority)).unwrap();
+    let secure = sentinel.secure.unwrap();
+    let ca = trusted.file.path().display();
+    let (stores, _) = stores();
+    let known = settings(&format!("rediss+sentinel://{secure}/main?ca={ca}"));
+    semantics(&stores, &stores.redis(known)).await;
+    let unknown = settings(&format!("rediss+sentinel://{secure}/main"));
+    let told = failure(Map::default(), unknown).await;
+    assert!(told.contains("no sentinel has the master main"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_and_sentinels_are_where_they_are_resolved_to() {
     let nodes = Redis::named_cluster().unwrap();
     let mut servers: std::collections::HashMap<_, _> = nodes

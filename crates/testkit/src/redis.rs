@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -57,17 +58,7 @@ impl Redis {
     pub fn start_secure(identity: Identity<'_>, options: &[&str]) -> Result<Self, String> {
         let mut redis = Self::prepared(options)?;
         let address = free_address()?;
-        let mut more = vec!["--tls-port".to_owned(), address.port().to_string()];
-        for (option, pem) in [
-            ("--tls-cert-file", identity.certificate),
-            ("--tls-key-file", identity.key),
-            ("--tls-ca-cert-file", identity.authority),
-        ] {
-            let file = redis.directory.path().join(option.trim_start_matches('-'));
-            std::fs::write(&file, pem).map_err(|cause| cause.to_string())?;
-            more.extend([option.to_owned(), file.display().to_string()]);
-        }
-        more.extend(["--tls-auth-clients".to_owned(), "no".to_owned()]);
+        let mut more = tls_options(redis.directory.path(), address, identity)?;
         more.append(&mut redis.options);
         redis.options = more;
         redis.secure = Some(address);
@@ -224,11 +215,30 @@ impl Redis {
     /// # Errors
     /// When it does not come up.
     pub fn sentinel(&self) -> Result<Self, String> {
+        self.watched(self.address, None)
+    }
+
+    /// The same over TLS, for clients and towards the server, which must speak it.
+    ///
+    /// # Errors
+    /// As [`Redis::sentinel`].
+    pub fn secure_sentinel(&self, identity: Identity<'_>) -> Result<Self, String> {
+        let secure = self.secure.ok_or("the server speaks no TLS")?;
+        self.watched(secure, Some(identity))
+    }
+
+    fn watched(&self, server: SocketAddr, identity: Option<Identity<'_>>) -> Result<Self, String> {
         let directory = tempfile::tempdir().map_err(|cause| cause.to_string())?;
         let config = directory.path().join("sentinel.conf");
-        let text = format!("sentinel monitor main 127.0.0.1 {} 1\n", self.address.port());
+        let text = format!("sentinel monitor main 127.0.0.1 {} 1\n", server.port());
         std::fs::write(&config, text).map_err(|cause| cause.to_string())?;
         let address = free_address()?;
+        let secure = identity.map(|_| free_address()).transpose()?;
+        let mut options = Vec::new();
+        if let (Some(identity), Some(secure)) = (identity, secure) {
+            options = tls_options(directory.path(), secure, identity)?;
+            options.extend(["--tls-replication".to_owned(), "yes".to_owned()]);
+        }
         let child = Command::new("redis-server")
             .arg(&config)
             .args([
@@ -238,6 +248,7 @@ impl Redis {
                 "--bind",
                 "127.0.0.1",
             ])
+            .args(&options)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -247,8 +258,8 @@ impl Redis {
             child: Some(child),
             directory,
             address,
-            secure: None,
-            options: Vec::new(),
+            secure,
+            options,
         };
         let deadline = clock::now() + PATIENCE;
         while sentinel.ask("PING").is_err() {
@@ -265,6 +276,22 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Options of a server that speaks TLS at this address; its files go to `directory`.
+fn tls_options(directory: &Path, address: SocketAddr, identity: Identity<'_>) -> Result<Vec<String>, String> {
+    let mut options = vec!["--tls-port".to_owned(), address.port().to_string()];
+    for (option, pem) in [
+        ("--tls-cert-file", identity.certificate),
+        ("--tls-key-file", identity.key),
+        ("--tls-ca-cert-file", identity.authority),
+    ] {
+        let file = directory.join(option.trim_start_matches('-'));
+        std::fs::write(&file, pem).map_err(|cause| cause.to_string())?;
+        options.extend([option.to_owned(), file.display().to_string()]);
+    }
+    options.extend(["--tls-auth-clients".to_owned(), "no".to_owned()]);
+    Ok(options)
 }
 
 fn free_address() -> Result<SocketAddr, String> {

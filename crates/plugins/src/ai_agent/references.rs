@@ -148,12 +148,12 @@ mod tests {
     fn few_lines_do_not_become_many() {
         let mut parts = Map::new();
         parts.insert("0".to_owned(), json!({"type": "string"}));
-        for number in 1..40 {
+        for number in 1..26 {
             let below = json!({"$ref": format!("#/{}", number - 1)});
             parts.insert(number.to_string(), json!({"a": below, "b": below}));
         }
         let root = Value::Object(parts);
-        let told = resolved(&root, "/39").unwrap_err();
+        let told = resolved(&root, "/25").unwrap_err();
         assert_eq!(told, "its references become more than 10000 values");
         assert!(resolved(&root, "/8").is_ok());
         let chain = (0..DEPTH).fold(json!({}), |inner, _| json!({ "in": inner }));
