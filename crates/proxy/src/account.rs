@@ -20,6 +20,7 @@ use tollgate_snapshot::Snapshot;
 use crate::connection::Client;
 use crate::panic::poll_caught;
 use crate::truncation;
+use crate::turn;
 use crate::worker::Worker;
 
 /// One exchange's open account.
@@ -169,6 +170,7 @@ impl Delivery {
         };
         if record.timings.first_event.get().is_none() {
             record.timings.first_event.set(Some(clock::now()));
+            turn::served();
         }
         record.bytes_sent.set(record.bytes_sent.get() + data.len() as u64);
     }

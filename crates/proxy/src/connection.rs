@@ -29,6 +29,7 @@ use crate::metered::Arriving;
 use crate::pulse::{Order, Pulse};
 use crate::request;
 use crate::stream::Stream;
+use crate::turn::Turns;
 use crate::worker::Worker;
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -151,7 +152,7 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, stream: Stream, fir
     let pulse = client.pulse.clone();
     // Its idle connections carry pings: bytes that come are no request head.
     pulse.enter_idle();
-    let builder = http2_builder(&worker.live.load().settings);
+    let builder = http2_builder(&worker.live.load().settings, worker.turns);
     let io = TokioIo::new(Watched {
         stream,
         pulse: pulse.clone(),
@@ -182,8 +183,8 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, stream: Stream, fir
     }
 }
 
-fn http2_builder(settings: &Settings) -> http2::Builder<LocalExecutor> {
-    let mut builder = http2::Builder::new(LocalExecutor);
+fn http2_builder(settings: &Settings, turns: Turns) -> http2::Builder<LocalExecutor> {
+    let mut builder = http2::Builder::new(LocalExecutor(turns));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(settings.http2_max_streams)
@@ -194,12 +195,12 @@ fn http2_builder(settings: &Settings) -> http2::Builder<LocalExecutor> {
 }
 
 /// Runs h2 streams on the worker's own thread.
-#[derive(Debug, Clone, Copy)]
-struct LocalExecutor;
+#[derive(Clone)]
+struct LocalExecutor(Turns);
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
     fn execute(&self, future: F) {
-        drop(task::spawn_local("h2 stream", future));
+        drop(task::spawn_local("h2 stream", self.0.seat(future)));
     }
 }
 

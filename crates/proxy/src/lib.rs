@@ -38,6 +38,7 @@ mod terminal;
 mod tls;
 mod tracers;
 mod truncation;
+mod turn;
 mod upgrade;
 mod worker;
 

@@ -89,7 +89,8 @@ fn admit(worker: &Rc<Worker>, tls: Option<&ServerSide>, stream: TcpStream, peer:
     }
     let acceptor = tls.map(|side| side.acceptor(worker.live.load().settings.alpn_h2));
     let open = OpenConnection::new(worker.clone(), acceptor.is_some());
-    drop(task::spawn_local("client connection", async move {
+    let turns = worker.turns;
+    let serving = async move {
         let stream = match acceptor {
             None => Some(Stream::Plain(stream)),
             // Boxed: a handshake is large and soon over.
@@ -98,7 +99,8 @@ fn admit(worker: &Rc<Worker>, tls: Option<&ServerSide>, stream: TcpStream, peer:
         if let Some(stream) = stream {
             connection::serve(open, stream, peer, local).await;
         }
-    }));
+    };
+    drop(task::spawn_local("client connection", turns.seat(serving)));
 }
 
 async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> Option<Stream> {

@@ -23,6 +23,7 @@ use crate::observer::Observers;
 use crate::pulse::Clients;
 use crate::tls::ServerSide;
 use crate::tracers::{Tracers, WorkerTracer};
+use crate::turn::Turns;
 use crate::worker::Worker;
 
 /// How often idle and slow connections are looked for.
@@ -240,6 +241,7 @@ fn run_worker(seed: Seed, messages: mpsc::UnboundedReceiver<Message>) {
             max_connections: seed.max_connections,
             connections: Cell::new(0),
             clients: Clients::default(),
+            turns: Turns::begin(),
             ending: Rc::default(),
         });
         let callouts = WorkerCallouts {

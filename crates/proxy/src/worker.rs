@@ -13,6 +13,7 @@ use crate::gate::RateBuckets;
 use crate::observer::Observer;
 use crate::pulse::Clients;
 use crate::tracers::WorkerTracer;
+use crate::turn::Turns;
 
 /// One data-plane thread's belongings.
 pub(crate) struct Worker {
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     pub max_connections: u32,
     /// Those past their handshake.
     pub clients: Clients,
+    /// Who goes first.
+    pub turns: Turns,
     /// Tells open streams that the drain is over.
     pub ending: Rc<Ending>,
 }

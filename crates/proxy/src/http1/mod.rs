@@ -39,6 +39,7 @@ use crate::normalise::wants_upgrade;
 use crate::pulse::Order;
 use crate::request;
 use crate::stream::Stream;
+use crate::turn;
 use crate::worker::Worker;
 
 /// How long a client that may still be sending is listened to after its last answer, so that the answer is not lost in
@@ -66,6 +67,7 @@ pub(crate) async fn serve(worker: &Rc<Worker>, client: &Rc<Client>, stream: Stre
     let limit = worker.live.load().settings.max_request_head;
     let mut then = Then::Next;
     while then == Then::Next {
+        turn::waits();
         then = match poll_fn(|context| wire.poll_next(limit, context)).await {
             Next::Request(arrived) => exchange(worker, client, &wire, arrived).await,
             Next::Refused(refusal) => refuse(worker, client, &wire, refusal).await,
