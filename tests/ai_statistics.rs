@@ -3,18 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tollgate_mock_llm::{Options, Tls};
+use tollgate_mock_llm::Options;
 use tollgate_testkit::client::send;
 use tollgate_testkit::process::Gateway;
 
 use crate::support::{
-    CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, dashscope, documents, gateway, ingress, mock, ordered,
     wasm_plugin,
 };
 
 const DOCUMENTS: &str = include_str!("../examples/ai-statistics/04-ai-statistics.yaml");
 const QUESTION_AND_ANSWER: &str = include_str!("../examples/ai-statistics/question-and-answer.yaml");
-const VENDOR: &str = "dashscope.aliyuncs.com";
 
 /// The log of the older page, with what tests look for besides.
 const LOG: &str = r#"apiVersion: v1
@@ -52,23 +51,8 @@ async fn usage_series(gateway: &Gateway) -> BTreeMap<String, u64> {
 
 #[tokio::test]
 async fn the_first_documents_metrics_and_log() {
-    let vendor = mock(Options {
-        tls: Some(Tls::new(&[VENDOR]).unwrap()),
-        ..Options::default()
-    });
-    let start = gateway().file("04-ai-statistics.yaml", DOCUMENTS).unwrap();
-    let start = start.file("log.yaml", LOG).unwrap();
-    let roots = start.path("roots.pem");
-    std::fs::write(&roots, vendor.authority_pem().unwrap()).unwrap();
-    let gateway = start
-        .flag("--envsubst")
-        .option("--resolve", format!("{VENDOR}:443:{}", vendor.addr()))
-        .variable("SSL_CERT_FILE", roots.display())
-        .variable("LLM", "qwen")
-        .variable("LLM_DOMAIN", VENDOR)
-        .variable("API_TOKEN", "sk-1")
-        .go()
-        .unwrap();
+    let (_vendor, start) = dashscope("04-ai-statistics.yaml", DOCUMENTS);
+    let gateway = start.file("log.yaml", LOG).unwrap().go().unwrap();
     let body = r#"{"model":"qwen-max-0403","messages":[{"role":"user","content":"你是谁？"}]}"#;
     let mut sums = [0, 0];
     for streamed in [false, true] {

@@ -1,36 +1,19 @@
 //! The first document's section on JSON: its requests and answers, its YAML, against a TLS vendor of the real name.
 
 use serde_json::{Value, json};
-use tollgate_mock_llm::{Handle, Options, Tls};
+use tollgate_mock_llm::Handle;
 use tollgate_testkit::client::{Answer, post_json, send};
 use tollgate_testkit::process::Gateway;
 
-use crate::support::{CHAT_PATH, Sight, gateway, mock};
+use crate::support::{CHAT_PATH, DASHSCOPE, Sight, dashscope};
 
 const DOCUMENTS: &str = include_str!("../examples/ai-json-resp/02-ai-json-resp.yaml");
-const VENDOR: &str = "dashscope.aliyuncs.com";
 const PATH: &str = "/compatible-mode/v1/chat/completions";
 const TOKEN: &str = "sk-of-the-gateway";
 
 fn scene() -> (Handle, Gateway) {
-    let vendor = mock(Options {
-        tls: Some(Tls::new(&[VENDOR]).unwrap()),
-        ..Options::default()
-    });
-    let start = gateway().file("02-ai-json-resp.yaml", DOCUMENTS).unwrap();
-    let roots = start.path("roots.pem");
-    std::fs::write(&roots, vendor.authority_pem().unwrap()).unwrap();
-    let gateway = start
-        .flag("--envsubst")
-        .option("--resolve", format!("{VENDOR}:443:{}", vendor.addr()))
-        .variable("SSL_CERT_FILE", roots.display())
-        .variable("LLM", "qwen")
-        .variable("LLM_DOMAIN", VENDOR)
-        .variable("LLM_PATH", PATH)
-        .variable("API_TOKEN", TOKEN)
-        .go()
-        .unwrap();
-    (vendor, gateway)
+    let (vendor, start) = dashscope("02-ai-json-resp.yaml", DOCUMENTS);
+    (vendor, start.variable("LLM_PATH", PATH).go().unwrap())
 }
 
 /// The document's request, byte for byte, for one of its models.
@@ -120,7 +103,7 @@ async fn rounds_are_attempts_with_the_gateways_token_and_all_of_them_are_charged
     assert_eq!(rounds.len(), 2);
     let mut tokens = 0;
     for round in &rounds {
-        assert_eq!((round.path(), round.host()), (PATH, Some(VENDOR)));
+        assert_eq!((round.path(), round.host()), (PATH, Some(DASHSCOPE)));
         assert_eq!(
             round.header("authorization"),
             Some(format!("Bearer {TOKEN}").as_str())

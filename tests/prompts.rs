@@ -1,33 +1,17 @@
 //! `ai-prompt-template` and `ai-prompt-decorator` together, in their order: what the vendor is sent.
 
 use serde_json::{Value, json};
-use tollgate_mock_llm::{Handle, Options, Tls};
+use tollgate_mock_llm::Handle;
 use tollgate_testkit::client::{post_json, send};
 use tollgate_testkit::process::Gateway;
 
-use crate::support::{CHAT_PATH, gateway, mock};
+use crate::support::{CHAT_PATH, dashscope};
 
 const DOCUMENTS: &str = include_str!("../examples/ai-prompts/05-ai-prompts.yaml");
-const VENDOR: &str = "dashscope.aliyuncs.com";
 
 fn scene() -> (Handle, Gateway) {
-    let vendor = mock(Options {
-        tls: Some(Tls::new(&[VENDOR]).unwrap()),
-        ..Options::default()
-    });
-    let start = gateway().file("05-ai-prompts.yaml", DOCUMENTS).unwrap();
-    let roots = start.path("roots.pem");
-    std::fs::write(&roots, vendor.authority_pem().unwrap()).unwrap();
-    let gateway = start
-        .flag("--envsubst")
-        .option("--resolve", format!("{VENDOR}:443:{}", vendor.addr()))
-        .variable("SSL_CERT_FILE", roots.display())
-        .variable("LLM", "qwen")
-        .variable("LLM_DOMAIN", VENDOR)
-        .variable("API_TOKEN", "sk-of-the-gateway")
-        .go()
-        .unwrap();
-    (vendor, gateway)
+    let (vendor, start) = dashscope("05-ai-prompts.yaml", DOCUMENTS);
+    (vendor, start.go().unwrap())
 }
 
 #[tokio::test]

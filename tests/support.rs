@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tollgate_mock_llm::{Handle, Options, Recorded};
+use tollgate_mock_llm::{Handle, Options, Recorded, Tls};
 use tollgate_testkit::client::{self, Answer, Opening, get};
 use tollgate_testkit::process::{Gateway, Start};
 
@@ -121,6 +121,29 @@ data:
 /// Options of a mock that answers as fast as it is read.
 pub(crate) fn mock(options: Options) -> Handle {
     tollgate_mock_llm::start(options).unwrap()
+}
+
+/// Name of the first document's vendor.
+pub(crate) const DASHSCOPE: &str = "dashscope.aliyuncs.com";
+
+/// That vendor behind TLS, and a gateway that is about to be started with these documents: it believes the vendor, finds
+/// it under its name and fills in what the documents leave open.
+pub(crate) fn dashscope(file: &str, documents: &str) -> (Handle, Start) {
+    let vendor = mock(Options {
+        tls: Some(Tls::new(&[DASHSCOPE]).unwrap()),
+        ..Options::default()
+    });
+    let start = gateway().file(file, documents).unwrap();
+    let roots = start.path("roots.pem");
+    std::fs::write(&roots, vendor.authority_pem().unwrap()).unwrap();
+    let start = start
+        .flag("--envsubst")
+        .option("--resolve", format!("{DASHSCOPE}:443:{}", vendor.addr()))
+        .variable("SSL_CERT_FILE", roots.display())
+        .variable("LLM", "qwen")
+        .variable("LLM_DOMAIN", DASHSCOPE)
+        .variable("API_TOKEN", "sk-of-the-gateway");
+    (vendor, start)
 }
 
 /// One gateway, one vendor behind it.
