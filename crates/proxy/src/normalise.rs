@@ -159,6 +159,9 @@ fn take_request_id(headers: &mut HeaderMap) -> HeaderValue {
 
 /// Removes what belongs to one connection only (RFC 9110 §7.6.1).
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
+    if !keep_upgrade && !headers.keys().any(|name| is_hop_by_hop(name.as_str())) {
+        return;
+    }
     if headers.contains_key(CONNECTION) {
         let listed: Vec<HeaderName> = headers
             .get_all(CONNECTION)
@@ -174,14 +177,20 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap, keep_upgrade: bool) {
     }
     let keeps_te = headers.get(TE).is_some_and(|value| value == "trailers");
     remove_all(headers, |name| match name {
-        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" => true,
         "te" => !keeps_te,
         "upgrade" => !keep_upgrade,
-        _ => false,
+        other => is_hop_by_hop(other),
     });
     if keep_upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
+}
+
+fn is_hop_by_hop(name: &str) -> bool {
+    matches!(
+        name,
+        "connection" | "keep-alive" | "proxy-connection" | "transfer-encoding" | "te" | "upgrade"
+    )
 }
 
 /// Removes what only we and our plugins may say, and the expectation that the server has met already.

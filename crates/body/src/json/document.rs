@@ -115,8 +115,10 @@ impl JsonDocument {
     /// gjson's own rule holds, the first of the same keys.
     #[must_use]
     pub fn get(&self, path: &str) -> Option<PathValue<'_>> {
+        // What is not plain begins with a byte that is not either, so that the cut is one between characters.
         let length = path
-            .find(|character: char| !is_plain(character))
+            .bytes()
+            .position(|byte| !is_plain(byte))
             .unwrap_or(path.len());
         let (key, behind) = path.split_at(length);
         if self.is_object() && !key.is_empty() {
@@ -127,7 +129,7 @@ impl JsonDocument {
                     match self.raw(key) {
                         Some(inner) if inner.starts_with(['{', '[']) => return path::get(inner, rest),
                         // Keys alone lead nowhere from here; anything else may make a value out of nothing.
-                        None if rest.chars().all(|next| is_plain(next) || next == '.') => return None,
+                        None if rest.bytes().all(|next| is_plain(next) || next == b'.') => return None,
                         _ => {}
                     }
                 }
@@ -271,8 +273,8 @@ impl JsonDocument {
 }
 
 /// What can stand in a path without meaning anything but itself.
-fn is_plain(character: char) -> bool {
-    character.is_ascii_alphanumeric() || matches!(character, '_' | '-')
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')
 }
 
 fn parse_tree(text: &[u8]) -> Result<Value, JsonError> {

@@ -427,7 +427,7 @@ fn padded(index: usize, present: usize) -> Result<usize, PathError> {
 
 pub(super) fn quoted(text: &str) -> String {
     if find_special(text.as_bytes()).is_none() {
-        return format!("\"{text}\"");
+        return ["\"", text, "\""].concat();
     }
     serde_json::Value::from(text).to_string()
 }

@@ -164,5 +164,5 @@ impl Provider {
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {
-    HeaderValue::try_from(format!("Bearer {token}")).ok()
+    HeaderValue::try_from(["Bearer ", token].concat()).ok()
 }

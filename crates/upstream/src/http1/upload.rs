@@ -16,6 +16,9 @@ use tollgate_body::http1::{Misfit, Outbound, Output, write_field, write_number};
 use crate::outgoing::Outgoing;
 use crate::stream::Stream;
 
+/// Room for a head as most are.
+const USUAL_HEAD: usize = 1000;
+
 /// A request's body.
 pub(crate) enum Source {
     /// All of it.
@@ -134,12 +137,7 @@ fn head(request: &Request, length: Option<u64>, is_chunked: bool) -> Vec<u8> {
     let method = request.method().as_str();
     let target = target(uri, request.method());
     let authority = uri.authority().map(|authority| authority.as_str());
-    let fields: usize = headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len() + 4)
-        .sum();
-    let size = method.len() + target.len() + authority.map_or(0, str::len) + fields + 80;
-    let mut out = Vec::with_capacity(size);
+    let mut out = Vec::with_capacity(USUAL_HEAD);
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
