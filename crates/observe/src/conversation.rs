@@ -97,7 +97,9 @@ impl Turn {
             };
             self.session = may_name_one.then(|| named().or_else(hidden)).flatten();
         }
-        self.previous = text("previous_response_id");
+        if document.contains("previous_response_id") {
+            self.previous = text("previous_response_id");
+        }
         let lists = ["messages", "contents", "input"].iter();
         let Some(messages) = lists.filter_map(|at| document.get(at)).next() else {
             return;
