@@ -58,22 +58,27 @@ async fn connections_beyond_the_limit_are_closed_at_once() {
 }
 
 #[tokio::test]
-async fn an_idle_client_is_closed_and_a_busy_one_is_not() {
+async fn what_is_idle_or_silent_is_closed_and_what_moves_is_not() {
     let mock = mock(Options::default());
     let text = documents(&[
         bridge(&[("mock", mock.addr())]),
         ingress("api", "/", "mock.static", &[]),
-        higress_config("    downstream:\n      idleTimeout: 1\n"),
+        higress_config("    downstream:\n      idleTimeout: 2\n"),
     ]);
     let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
-    let mut busy = open(gateway.http, ordered("stall-between;ms=4000", CHAT_STREAM).0)
+    let mut busy = open(gateway.http, ordered("tokens;n=20,pace;ms=250", CHAT_STREAM).0)
         .await
         .unwrap();
     busy.read_until("data:").await.unwrap();
+    let mut silent = open(gateway.http, ordered("stall-between;ms=60000", CHAT_STREAM).0)
+        .await
+        .unwrap();
+    silent.read_until("data:").await.unwrap();
     let mut idle = TcpStream::connect(gateway.http).await.unwrap();
     assert!(closed(&mut idle).await.is_empty());
+    assert!(silent.finish().await.cut.is_some(), "it must not look whole");
     let answer = busy.finish().await;
-    assert_eq!(answer.cut, None, "a silent stream is no idle connection");
+    assert_eq!(answer.cut, None);
     assert_eq!(answer.events().last().map(String::as_str), Some("[DONE]"));
 }
 

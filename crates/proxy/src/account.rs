@@ -40,7 +40,7 @@ impl Account {
         snapshot: &Snapshot,
         record: Rc<Record>,
     ) -> Self {
-        client.request_begins();
+        client.request_begins(&record);
         let format = snapshot.settings.access_log.clone();
         if let Some(vocabularies) = &snapshot.settings.vocabularies {
             // A fresh record has none yet.
@@ -93,8 +93,11 @@ impl Account {
         self.format.capture_response(&self.record, response.headers());
     }
 
-    /// Notes that the client went away.
+    /// Notes that the client went away, unless it was sent away.
     fn client_left(&self) {
+        if self.record.termination.get().is_some() {
+            return;
+        }
         self.record.flag(Flag::DownstreamDisconnect);
         self.record.details.replace("downstream_remote_disconnect".into());
         self.record.terminate(Termination::ClientGone);
@@ -117,7 +120,7 @@ impl Drop for Account {
             }
         }
         self.worker.observer.settle(record, &self.format, &self.prices);
-        self.client.request_ends();
+        self.client.request_ends(&self.record);
     }
 }
 

@@ -1,7 +1,6 @@
 //! One client connection: finds out whether it speaks HTTP/1.1 or h2, and has it served. HTTP/1.1 is spoken by
 //! `http1`, h2 by hyper; both hand requests to `request::handle`.
 
-use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -20,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tollgate_base::shutdown::Phase;
 use tollgate_base::task;
 use tollgate_body::http1::poll_read;
+use tollgate_observe::Record;
 use tollgate_observe::record::Connection;
 use tollgate_snapshot::Settings;
 
@@ -47,7 +47,6 @@ pub(crate) struct Client {
     pub pulse: Rc<Pulse>,
     /// Counts it until its last request, or the tunnel it became, is over.
     _open: OpenConnection,
-    open_requests: Cell<u32>,
 }
 
 impl Client {
@@ -59,22 +58,17 @@ impl Client {
             connection: Rc::new(connection),
             pulse: Rc::new(Pulse::new()),
             _open: open,
-            open_requests: Cell::new(0),
         }
     }
 
     /// A request has begun.
-    pub(crate) fn request_begins(&self) {
-        self.open_requests.set(self.open_requests.get() + 1);
-        self.pulse.enter_busy();
+    pub(crate) fn request_begins(&self, record: &Rc<Record>) {
+        self.pulse.begin(record);
     }
 
     /// A request's answer is over.
-    pub(crate) fn request_ends(&self) {
-        self.open_requests.set(self.open_requests.get().saturating_sub(1));
-        if self.open_requests.get() == 0 {
-            self.pulse.enter_idle();
-        }
+    pub(crate) fn request_ends(&self, record: &Rc<Record>) {
+        self.pulse.end(record);
     }
 }
 

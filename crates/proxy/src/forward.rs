@@ -18,7 +18,7 @@ use tollgate_observe::trace::{Kind, OpenSpan};
 use tollgate_plugin::{Caller, Exchange, Host, Link, Money};
 use tollgate_snapshot::policy::{Redirect, Retry};
 use tollgate_snapshot::route::{Action, Destination};
-use tollgate_snapshot::{Cluster, Policy};
+use tollgate_snapshot::{Cluster, Policy, Settings};
 use tollgate_upstream::SendTimers;
 
 use crate::account;
@@ -53,7 +53,7 @@ impl Host for Router<'_> {
             &route.policy,
             &mut request,
             &exchange.record,
-            self.snapshot.settings.connect_timeout,
+            &self.snapshot.settings,
         );
         rewrite::apply(&route.policy, &mut request)?;
         rewrite::edit(request.headers_mut(), &destination.headers.request);
@@ -204,7 +204,7 @@ fn should_retry(retry: &Retry, method: &Method, outcome: &Result<Response, Error
 }
 
 /// The route's timers for one request; `ai-proxy` may ask for a shorter wait for the first byte.
-fn timers(policy: &Policy, request: &mut Request, record: &Record, connect_default: Duration) -> SendTimers {
+fn timers(policy: &Policy, request: &mut Request, record: &Record, settings: &Settings) -> SendTimers {
     let configured = &policy.timers;
     let asked = request
         .headers_mut()
@@ -216,9 +216,11 @@ fn timers(policy: &Policy, request: &mut Request, record: &Record, connect_defau
     let response_head = [configured.response_head, policy.retry.per_try, asked_first_byte]
         .into_iter()
         .flatten()
-        .min();
+        .min()
+        // Nobody waits for ever: what has no limit of its own has the one of idle streams.
+        .or(Some(settings.downstream_idle).filter(|limit| !limit.is_zero()));
     SendTimers {
-        connect: Some(configured.connect.unwrap_or(connect_default)),
+        connect: Some(configured.connect.unwrap_or(settings.connect_timeout)),
         response_head,
         first_event: asked_first_byte.or(configured.first_event),
         silence: configured.silence,

@@ -7,6 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tollgate_base::clock::{self, Instant};
+use tollgate_base::{Flag, Termination, Timer};
+use tollgate_observe::Record;
 use tollgate_snapshot::Settings;
 
 /// What a connection is to do.
@@ -45,6 +47,10 @@ pub(crate) struct Pulse {
     blocked: Cell<Option<Instant>>,
     order: Cell<Order>,
     waker: RefCell<Option<Waker>>,
+    /// The requests under way.
+    open: RefCell<Vec<Rc<Record>>>,
+    /// Bytes that had passed, both ways, when they were last looked at.
+    passed: Cell<u64>,
 }
 
 impl Pulse {
@@ -55,6 +61,8 @@ impl Pulse {
             blocked: Cell::new(None),
             order: Cell::new(Order::Serve),
             waker: RefCell::default(),
+            open: RefCell::default(),
+            passed: Cell::new(0),
         }
     }
 
@@ -79,6 +87,25 @@ impl Pulse {
         if self.order.replace(order) != order {
             let waker = self.waker.borrow_mut().take();
             waker.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// That request is under way.
+    pub(crate) fn begin(&self, record: &Rc<Record>) {
+        self.open.borrow_mut().push(record.clone());
+        // Whatever passes of it is new.
+        self.passed.set(u64::MAX);
+        self.enter_busy();
+    }
+
+    /// That request is over.
+    pub(crate) fn end(&self, record: &Rc<Record>) {
+        let mut open = self.open.borrow_mut();
+        open.retain(|other| !Rc::ptr_eq(other, record));
+        let is_last = open.is_empty();
+        drop(open);
+        if is_last {
+            self.enter_idle();
         }
     }
 
@@ -125,9 +152,45 @@ impl Pulse {
             }
             Activity::Idle if over(waited, idle) && waited >= idle + GOODBYE => self.order(Order::Close),
             Activity::Idle if over(waited, idle) => self.order(Order::Drain),
+            Activity::Busy
+                if self.is_still(now) && over(now.saturating_duration_since(self.since.get()), idle) =>
+            {
+                self.give_up();
+            }
             Activity::Head if over(waited, settings.request_head_timeout) => self.order(Order::CloseSlow),
             _ => {}
         }
+    }
+}
+
+impl Pulse {
+    /// Whether nothing has passed since the last look, though all requests under way have an answer. One that has none
+    /// waits for its upstream under a timer of its own.
+    fn is_still(&self, now: Instant) -> bool {
+        let open = self.open.borrow();
+        if open.is_empty() {
+            return false;
+        }
+        let passed = open
+            .iter()
+            .map(|record| record.bytes_sent.get() + record.bytes_received.get())
+            .sum();
+        let is_still =
+            self.passed.replace(passed) == passed && open.iter().all(|record| record.status.get() != 0);
+        if !is_still {
+            self.since.set(now);
+        }
+        is_still
+    }
+
+    /// Ends what has gone silent: a stream, a tunnel.
+    fn give_up(&self) {
+        for record in &*self.open.borrow() {
+            record.flag(Flag::StreamIdle);
+            record.details.replace("stream_idle_timeout".into());
+            record.terminate(Termination::Timeout(Timer::Silence));
+        }
+        self.order(Order::Close);
     }
 }
 
@@ -163,6 +226,7 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::truncation::tests::record;
 
     /// What is ordered so many seconds from now.
     fn ordered_after(pulse: &Pulse, seconds: u64) -> Order {
@@ -207,5 +271,33 @@ mod tests {
         pulse.wrote(&Poll::<()>::Pending);
         assert_eq!(ordered_after(&pulse, 179), Order::Serve);
         assert_eq!(ordered_after(&pulse, 180), Order::Close);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_open_and_still_is_closed_what_moves_or_waits_is_not() {
+        let pulse = Pulse::new();
+        let (one, other) = (Rc::new(record()), Rc::new(record()));
+        pulse.begin(&one);
+        pulse.begin(&other);
+        // One has no answer yet, and may wait for it.
+        one.status.set(200);
+        assert_eq!(ordered_after(&pulse, 0), Order::Serve);
+        assert_eq!(ordered_after(&pulse, 1_000), Order::Serve);
+        other.status.set(200);
+        assert_eq!(ordered_after(&pulse, 1_179), Order::Serve);
+        one.bytes_sent.set(1);
+        assert_eq!(ordered_after(&pulse, 1_180), Order::Serve);
+        other.bytes_received.set(1);
+        assert_eq!(ordered_after(&pulse, 1_300), Order::Serve);
+        // What leaves takes its bytes along.
+        pulse.end(&one);
+        assert_eq!(ordered_after(&pulse, 1_301), Order::Serve);
+        assert_eq!(ordered_after(&pulse, 1_480), Order::Serve);
+        assert_eq!(ordered_after(&pulse, 1_481), Order::Close);
+        assert_eq!(
+            other.termination.get(),
+            Some(Termination::Timeout(Timer::Silence))
+        );
+        assert_eq!(one.termination.get(), None);
     }
 }

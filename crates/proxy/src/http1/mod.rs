@@ -108,8 +108,8 @@ async fn exchange(worker: &Rc<Worker>, client: &Rc<Client>, wire: &Rc<Wire>, arr
     let mut answer = Answer::new(response, asked);
     let ended = poll_fn(|context| answer.poll(wire, context)).await;
     match ended {
-        Ended::Gone => Then::Drop,
-        Ended::Cut => {
+        // Whom we send away must not take what it has for all.
+        Ended::Gone | Ended::Cut => {
             if answer.ends_with_connection() {
                 wire.reset_on_close();
             }

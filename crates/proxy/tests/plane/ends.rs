@@ -245,3 +245,66 @@ async fn a_client_that_stops_sending_its_body_is_told_and_closed() {
     assert!(answer.contains("request_body_timeout"), "{answer}");
     assert_eq!(plane.stop().await, "408 SI refused\n");
 }
+
+/// An upstream that answers with these bytes and then says nothing more.
+async fn silent_after(answer: &'static str) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            drop(stream.read(&mut head).await);
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            drop(stream.read(&mut head).await);
+        }
+    };
+    drop(tollgate_base::task::spawn("silent upstream", serving));
+    address
+}
+
+/// What a client gets of a gateway whose idle streams are soon given up, and what is logged.
+async fn given_up(upstream: std::net::SocketAddr, request: &str) -> (String, String) {
+    let mut snapshot = told(snapshot(upstream, Policy::default()));
+    snapshot.settings.downstream_idle = Duration::from_millis(50);
+    let plane = start(snapshot);
+    let mut stream = tokio::net::TcpStream::connect(plane.http).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut got = Vec::new();
+    let mut buffer = [0; 4096];
+    // A reset is an end as well.
+    while let Ok(count) = stream.read(&mut buffer).await
+        && count > 0
+    {
+        got.extend_from_slice(&buffer[..count]);
+    }
+    (String::from_utf8(got).unwrap(), plane.stop().await)
+}
+
+const ASKED: &str = "GET /v1/chat/completions HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upstream_that_never_answers_is_not_waited_for_for_ever() {
+    let (answer, log) = given_up(silent_after("").await, ASKED).await;
+    assert!(answer.starts_with("HTTP/1.1 504"), "{answer}");
+    assert!(answer.contains("upstream_response_head_timeout"), "{answer}");
+    assert_eq!(log, "504 UT timeout_response_head\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_goes_silent_is_given_up_and_does_not_look_whole() {
+    let upstream = silent_after(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n9\r\ndata: 1\n\n\r\n",
+    )
+    .await;
+    let (answer, log) = given_up(upstream, ASKED).await;
+    assert!(answer.contains("data: 1\n\n"), "{answer}");
+    assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
+    assert_eq!(log, "200 SI timeout_silence\n");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_that_goes_silent_is_closed() {
+    let (answer, log) = given_up(echoing().await, UPGRADE).await;
+    assert!(answer.starts_with("HTTP/1.1 101"), "{answer}");
+    assert_eq!(log, "101 SI timeout_silence\n");
+}
