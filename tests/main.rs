@@ -66,6 +66,8 @@ mod service;
 #[cfg(test)]
 mod shutdown;
 #[cfg(test)]
+mod small_disk;
+#[cfg(test)]
 mod statistics_documents;
 #[cfg(test)]
 mod statistics_endings;

@@ -4,7 +4,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tollgate_observe::Entry;
-use tollgate_observe::metrics::{Counter, Kind, Metrics};
+use tollgate_observe::metrics::{Counter, Gauge, Kind, Metrics};
 
 use crate::failure::Reason;
 
@@ -20,6 +20,8 @@ const PLENTY: usize = 2_048;
 pub(crate) struct Counts {
     /// `tollgate_ledger_rows_total`.
     pub(crate) rows: Counter,
+    /// `tollgate_ledger_rows_waiting`.
+    pub(crate) waiting: Gauge,
     dropped: Vec<(Reason, Counter)>,
 }
 
@@ -27,12 +29,14 @@ impl Counts {
     pub(crate) fn new(metrics: &Metrics) -> Self {
         let family = |name| metrics.family(name, Kind::Counter);
         let rows = family("tollgate_ledger_rows_total").map(|family| family.counter(&[]));
+        let waiting = metrics.family("tollgate_ledger_rows_waiting", Kind::Gauge);
         let dropped = family("tollgate_ledger_dropped_total").map(|family| {
             let counter = |reason: Reason| (reason, family.counter(&[("reason", reason.name())]));
             Reason::ALL.map(counter).to_vec()
         });
         Self {
             rows: rows.unwrap_or_default(),
+            waiting: waiting.map(|family| family.gauge(&[])).unwrap_or_default(),
             dropped: dropped.unwrap_or_default(),
         }
     }

@@ -103,6 +103,8 @@ impl Writer {
                 // Closing puts what is in the side file where it belongs.
                 self.store = None;
             }
+            let waiting = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
+            self.queue.counts.waiting.set(waiting);
             self.queue
                 .finished(&batch, self.failing.as_ref().map(|failing| failing.reason));
             if batch.closing {

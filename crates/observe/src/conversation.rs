@@ -7,10 +7,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use foldhash::quality::FixedState;
 use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
+use tollgate_base::clock;
 use tollgate_body::JsonDocument;
 use tollgate_body::path::{self, Member, PathValue, ValueKind};
 
@@ -362,8 +364,13 @@ impl Conversations {
     }
 }
 
+/// An id that nobody had before. Time comes first: the ledger's index of conversations then grows at its end, where a
+/// random id would touch a page of its own with each request.
 fn fresh(request: &str) -> Arc<str> {
-    format!("conv-{:016x}", RandomState::new().hash_one(request)).into()
+    let time = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
+    let milliseconds = time.map_or(0, |time| time.as_millis());
+    let random = RandomState::new().hash_one(request) >> 32;
+    format!("conv-{milliseconds:011x}{random:08x}").into()
 }
 
 #[cfg(test)]
@@ -435,6 +442,19 @@ mod tests {
             (failed.conversation, None)
         );
         assert_ne!(rig.ask("3", ONE).conversation, again.conversation);
+    }
+
+    #[test]
+    fn ids_of_conversations_grow_with_time() {
+        let rig = rig();
+        let asked: Vec<_> = (0..20)
+            .map(|number| rig.ask(&number.to_string(), ONE).conversation)
+            .collect();
+        assert!(asked.iter().all(|id| id.len() == "conv-".len() + 19), "{asked:?}");
+        let times = asked.iter().map(|id| &id[.."conv-".len() + 11]);
+        assert!(times.is_sorted(), "{asked:?}");
+        let different: std::collections::HashSet<_> = asked.iter().collect();
+        assert_eq!(different.len(), asked.len());
     }
 
     #[test]
