@@ -65,23 +65,29 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Notes the session that a header names; `own` is looked at first.
-    pub fn head(&mut self, headers: &HeaderMap, own: Option<&str>) {
-        let is_session = |header: &HeaderName| SESSION_HEADERS.contains(&header.as_str());
+    /// Notes the session that a header names; `own` is looked at first. False if no header can name one.
+    pub fn head(&mut self, headers: &HeaderMap, own: Option<&str>) -> bool {
+        // All of them begin so, and most requests have none of them.
+        let is_session = |header: &HeaderName| {
+            let header = header.as_str();
+            header.starts_with("x-") && SESSION_HEADERS.contains(&header)
+        };
         if own.is_none() && !headers.keys().any(is_session) {
-            return;
+            return false;
         }
         let names = own.into_iter().chain(SESSION_HEADERS);
         let value = |name| headers.get(name).and_then(|value| value.to_str().ok());
         if let Some(id) = names.filter_map(value).find(|id| !id.trim().is_empty()) {
             self.session = Some(name(id));
         }
+        true
     }
 
-    /// Notes the messages of a body, as the client sent it, and the session that it names where no header does.
-    pub fn body(&mut self, document: &JsonDocument) {
+    /// Notes the messages of a body, as the client sent it, and the session that it names where no header does. Says
+    /// how many of them are the user's; `None` for a body without, and for one that comes a second time.
+    pub fn body(&mut self, document: &JsonDocument) -> Option<usize> {
         if self.whole.is_some() {
-            return;
+            return None;
         }
         let text = |at: &str| {
             let value = document
@@ -103,28 +109,32 @@ impl Turn {
             self.previous = text("previous_response_id");
         }
         let lists = ["messages", "contents", "input"].iter();
-        let Some(messages) = lists.filter_map(|at| document.get(at)).next() else {
-            return;
-        };
+        let (at, messages) = lists.filter_map(|at| Some((*at, document.get(at)?))).next()?;
         let mut chain = SEED.build_hasher();
+        let mut users = 0;
         // A text alone is one message of the user (Responses).
         for (_, message) in messages.entries() {
-            self.message(&mut chain, &message);
+            let speaker = self.message(&mut chain, &message);
+            // Gemini's questions need no role.
+            let is_user = speaker == Speaker::User || (speaker == Speaker::Nobody && at == "contents");
+            users += usize::from(is_user);
         }
         self.whole = Some(chain.finish());
+        (messages.is_array() && at != "input").then_some(users)
     }
 
-    fn message(&mut self, chain: &mut impl Hasher, message: &PathValue<'_>) {
-        let mut role = Role::Other;
+    fn message(&mut self, chain: &mut impl Hasher, message: &PathValue<'_>) -> Speaker {
+        let (mut role, mut speaker) = (Role::Other, Speaker::Nobody);
         let mut body: SmallVec<[(&str, Member<'_>); 4]> = SmallVec::new();
         for (key, value) in said(message) {
             match key {
                 "role" => {
-                    role = match value.value().text().as_ref() {
+                    (role, speaker) = match value.value().text().as_ref() {
                         // Anthropic's and OpenAI's, Gemini's.
-                        "assistant" | "model" => Role::Answer,
-                        "system" | "developer" => Role::System,
-                        _ => Role::Other,
+                        "assistant" | "model" => (Role::Answer, Speaker::Other),
+                        "system" | "developer" => (Role::System, Speaker::Other),
+                        "user" => (Role::Other, Speaker::User),
+                        _ => (Role::Other, Speaker::Other),
                     }
                 }
                 "type" => {
@@ -139,7 +149,7 @@ impl Turn {
         }
         // What stands in front changes from turn to turn with some clients (a date, a list of files).
         if role == Role::System {
-            return;
+            return speaker;
         }
         if role == Role::Answer {
             self.answer(chain.finish(), message, &body);
@@ -152,6 +162,7 @@ impl Turn {
             key.hash(chain);
             content(chain, *value);
         }
+        speaker
     }
 
     /// An answer in the history: what is before it was a request, what it called was run for this one.
@@ -189,6 +200,15 @@ impl Turn {
     fn is_empty(&self) -> bool {
         self.session.is_none() && self.whole.is_none() && self.previous.is_none()
     }
+}
+
+/// Who a message says it is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speaker {
+    User,
+    Other,
+    /// It does not say.
+    Nobody,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -384,6 +404,29 @@ mod tests {
         let mut turn = Turn::default();
         turn.body(&document);
         turn
+    }
+
+    #[test]
+    fn messages_of_the_user_are_counted_on_the_way() {
+        for (body, users) in [
+            (
+                r#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},{"content":"x"},{"role":"assistant","content":"b"},{"content":"c","role":"user"}]}"#,
+                Some(2),
+            ),
+            (
+                r#"{"contents":[{"parts":[]},{"role":"model","parts":[]},{"role":"user","parts":[]}]}"#,
+                Some(2),
+            ),
+            (r#"{"messages":[]}"#, Some(0)),
+            (r#"{"messages":"none"}"#, None),
+            (r#"{"input":[{"role":"user","content":"a"}]}"#, None),
+            (r#"{"prompt":"a"}"#, None),
+        ] {
+            let document = JsonDocument::parse(Bytes::from(body)).unwrap();
+            let mut turn = Turn::default();
+            assert_eq!(turn.body(&document), users, "{body}");
+            assert_eq!(turn.body(&document), None, "once more: {body}");
+        }
     }
 
     struct Rig(Conversations);

@@ -133,6 +133,8 @@ pub struct Record {
     pub ai_log: RefCell<AiLog>,
     /// The filter state of the `ai_log` is what [`Record::write_ai_log`] made of them.
     pub(crate) ai_log_written: Cell<bool>,
+    /// Nobody will see the span: tags for it are not kept.
+    pub untagged: Cell<bool>,
     /// Tags for the exchange's span, later ones of the same name win.
     pub span_tags: RefCell<Vec<Attribute>>,
     /// The trace under way; empty while tracing is off.
@@ -185,6 +187,7 @@ impl Record {
             arm: RefCell::default(),
             ai_log: RefCell::default(),
             ai_log_written: Cell::default(),
+            untagged: Cell::default(),
             span_tags: RefCell::default(),
             trace: trace::Slot::default(),
             hooks: Hooks::default(),
@@ -238,9 +241,17 @@ impl Record {
         self.ai_log.borrow_mut().insert(key.into(), value.into());
     }
 
+    /// The same for an object of counts.
+    pub fn set_ai_log_counts(&self, key: &'static str, counts: Vec<(Box<str>, i64)>) {
+        self.ai_log.borrow_mut().insert_counts(key, counts);
+    }
+
     /// Leaves a tag for the span, replacing an earlier one of the same name.
-    pub fn set_span_tag(&self, key: impl Into<Cow<'static, str>>, value: String) {
-        let name = key.into();
+    pub fn set_span_tag(&self, key: impl Into<Cow<'static, str>>, value: impl ToString) {
+        if self.untagged.get() {
+            return;
+        }
+        let (name, value) = (key.into(), value.to_string());
         let mut tags = self.span_tags.borrow_mut();
         match tags.iter_mut().find(|tag| tag.0 == name) {
             Some(tag) => tag.1 = value,

@@ -160,7 +160,7 @@ mod tests {
         record.on_settle(|record, _| record.set_ai_log("a", 1));
         record.on_settle(|_, _| panic!("on purpose"));
         record.on_settle(|record, ending| {
-            assert!(record.ai_log.borrow().contains_key("a"));
+            assert!(record.ai_log.borrow().contains("a"));
             record.set_ai_log("b", "x");
             let labels = crate::metrics::UsageLabels {
                 route: "r",

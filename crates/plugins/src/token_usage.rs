@@ -72,6 +72,11 @@ impl Details {
             .map(|(_, count)| *count)
     }
 
+    /// Each name with its count; `None` if there are none.
+    pub(crate) fn to_counts(&self) -> Option<Vec<(Box<str>, i64)>> {
+        (!self.0.is_empty()).then(|| self.0.clone())
+    }
+
     /// As an object; `None` if there are none.
     pub(crate) fn to_object(&self) -> Option<Value> {
         let members = self

@@ -41,6 +41,7 @@ impl Account {
         record: Rc<Record>,
     ) -> Self {
         client.request_begins(&record);
+        record.untagged.set(!record.trace.is_recorded());
         let format = snapshot.settings.access_log.clone();
         if let Some(vocabularies) = &snapshot.settings.vocabularies {
             // A fresh record has none yet.

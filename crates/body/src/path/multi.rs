@@ -57,7 +57,8 @@ fn from_end(text: &[u8], path: &str) -> Option<String> {
         return None;
     }
     let index: u32 = index.parse().ok()?;
-    Some(format!("-{}{rest}", u64::from(index) + 1))
+    let back = (u64::from(index) + 1).to_string();
+    Some(["-", &back, rest].concat())
 }
 
 fn modify<'t, 'p>(text: &'t [u8], path: &'p str) -> Option<(Cow<'t, str>, &'p str)> {

@@ -161,6 +161,10 @@ impl<'t, 'p> Walk<'t, 'p> {
         }
         match &step.pick {
             Pick::Index(index) => self.element(from, *index, step.rest),
+            Pick::FromEnd(1) => match self.last(from) {
+                Ok(last) => self.element(last, 0, step.rest),
+                Err(behind) => (behind, false),
+            },
             Pick::FromEnd(back) => {
                 let (count, behind) = self.count(from);
                 match count.and_then(|count| count.checked_sub(*back)) {
@@ -208,6 +212,22 @@ impl<'t, 'p> Walk<'t, 'p> {
                 return (None, self.text.len());
             };
             count += 1;
+            at = end;
+        }
+    }
+
+    /// Where the last element begins, or the position behind an array without one.
+    fn last(&self, from: usize) -> Result<usize, usize> {
+        let (mut last, mut at) = (None, from);
+        loop {
+            let begin = match self.next_element(at) {
+                Ok(begin) => begin,
+                Err(behind) => return last.ok_or(behind),
+            };
+            let Some(end) = lex::value_end(self.text, begin) else {
+                return Err(self.text.len());
+            };
+            last = Some(begin.at);
             at = end;
         }
     }

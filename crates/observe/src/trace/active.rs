@@ -109,6 +109,13 @@ impl Slot {
         self.0.replace(Some(Rc::new(active)));
     }
 
+    /// Whether the request's spans are kept.
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        let active = self.0.borrow();
+        active.as_ref().is_some_and(|active| active.context.sampled)
+    }
+
     /// Opens a span for a request that is about to be sent to `authority`; `None` while tracing is off.
     #[must_use]
     pub fn open(&self, kind: Kind, cluster: &str, authority: &str) -> Option<OpenSpan> {

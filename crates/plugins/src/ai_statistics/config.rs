@@ -5,6 +5,7 @@ use tollgate_base::ConfigError;
 use tollgate_llm::lenient::Fields;
 
 use super::attribute::{Attribute, BuiltIn, Rule, ValueSource};
+use super::settlement;
 use crate::table::{Field, ParseContext, field};
 
 /// Bytes of a value that are kept unless the config says otherwise.
@@ -21,6 +22,8 @@ const PRESET_SUFFIXES: [&str; 3] = ["/completions", "/messages", "/responses"];
 pub(super) struct Config {
     /// What is recorded.
     pub(super) attributes: Vec<Attribute>,
+    /// Some of them take the place of what the vendor's usage gives.
+    pub(super) overrides_usage: bool,
     /// Usage and all its metrics are left alone.
     pub(super) without_usage: bool,
     /// Bytes of a value that are kept.
@@ -79,12 +82,14 @@ impl Config {
             None
         };
         let preset = Preset::of(fields);
+        let attributes = match preset {
+            Preset::None => attributes(fields, context)?,
+            Preset::Full => Attribute::full_preset(),
+            Preset::Light => Attribute::light_preset(),
+        };
         Ok(Some(Self {
-            attributes: match preset {
-                Preset::None => attributes(fields, context)?,
-                Preset::Full => Attribute::full_preset(),
-                Preset::Light => Attribute::light_preset(),
-            },
+            overrides_usage: settlement::take_its_place(&attributes),
+            attributes,
             without_usage: fields.flag("disable_openai_usage", false),
             value_limit: value_limit(fields, preset)?,
             path_suffixes: match fields.get("enable_path_suffixes") {

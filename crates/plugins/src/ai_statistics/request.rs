@@ -28,13 +28,14 @@ pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
     let api = api_route(route).unwrap_or("-");
     record.set_ai_log("api", api);
     let own = config.session_header.as_deref();
-    record.turn.borrow_mut().head(headers, own);
-    let named = own
-        .into_iter()
-        .chain(SESSION_HEADERS)
-        .find_map(|name| header(headers, name).filter(|value| !value.is_empty()));
-    if let Some(session) = named {
-        record.set_ai_log("session_id", bounded(session));
+    if record.turn.borrow_mut().head(headers, own) {
+        let named = own
+            .into_iter()
+            .chain(SESSION_HEADERS)
+            .find_map(|name| header(headers, name).filter(|value| !value.is_empty()));
+        if let Some(session) = named {
+            record.set_ai_log("session_id", bounded(session));
+        }
     }
     for attribute in config.attributes_of(ValueSource::Fixed) {
         attribute.put(record, attribute.value.as_str().into(), config.value_limit);
@@ -54,8 +55,9 @@ fn note_consumer(record: &Record, headers: &HeaderMap) {
     if record.consumer.borrow().is_some() {
         return;
     }
-    let name = header(headers, X_MSE_CONSUMER.as_str()).filter(|name| !name.is_empty());
-    if let Some(name) = name {
+    let value = headers.get(X_MSE_CONSUMER).filter(|value| !value.is_empty());
+    if let Some(value) = value {
+        let name = String::from_utf8_lossy(value.as_bytes()).into_owned();
         record.consumer.replace(Some(bounded(name).into()));
     }
 }
@@ -86,7 +88,7 @@ pub(super) async fn body(
         Ok(_) => {}
         Err(JsonBodyError::NotJson(_)) => {
             let text = body.as_bytes().cloned().unwrap_or_default();
-            note(config, &exchange.record, &path, |at| path::get(&text, at));
+            note(config, &exchange.record, &path, None, |at| path::get(&text, at));
             return Ok(Prose::default());
         }
         Err(JsonBodyError::Unread(error)) => return Err(error),
@@ -94,18 +96,20 @@ pub(super) async fn body(
     let Some(document) = request.body().as_json() else {
         return Ok(Prose::default());
     };
-    exchange.record.turn.borrow_mut().body(document);
-    note(config, &exchange.record, &path, |at| document.get(at));
+    let users = exchange.record.turn.borrow_mut().body(document);
+    note(config, &exchange.record, &path, users, |at| document.get(at));
     Ok(Prose::of_document(
         document,
         answer_watch::is_countable(&exchange.record),
     ))
 }
 
+/// `users`: messages of the user, where they are counted already.
 fn note<'b>(
     config: &Config,
     record: &Record,
     path: &str,
+    users: Option<usize>,
     get: impl Fn(&str) -> Option<PathValue<'b>> + Copy,
 ) {
     for attribute in config.attributes_of(ValueSource::RequestBody) {
@@ -120,12 +124,9 @@ fn note<'b>(
         .filter(|name| !name.is_empty())
         .or_else(|| token_usage::model_of_path(path).map(std::borrow::Cow::into_owned))
         .map(bounded);
-    record.set_span_tag(
-        "gen_ai.request.model",
-        model.clone().unwrap_or_else(|| "UNKNOWN".to_owned()),
-    );
+    record.set_span_tag("gen_ai.request.model", model.as_deref().unwrap_or("UNKNOWN"));
     record.usage.borrow_mut().model_requested = model.map(String::into_boxed_str);
-    record.set_ai_log("chat_round", rounds(get));
+    record.set_ai_log("chat_round", users.unwrap_or_else(|| rounds(get)));
 }
 
 /// Messages of the user.

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::Value;
+use serde_json::{Number, Value};
 use tollgate_base::clock::Instant;
 use tollgate_observe::metrics::{UsageLabels, UsageMetric, UsageMetrics, UsageSeries};
 use tollgate_observe::usage::{Source, Tokens};
 use tollgate_observe::{Ending, Record, Usage};
 
-use super::attribute::ValueSource;
+use super::attribute::{Attribute, ValueSource};
 use super::config::{Config, SpanSource};
 use super::observation::{Answer, State};
 use super::request::{api_route, spans};
@@ -18,7 +18,7 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
     spans(config, record, SpanSource::Property, |name| {
         property(record, name)
     });
-    record.set_span_tag("gen_ai.span.kind", "LLM".to_owned());
+    record.set_span_tag("gen_ai.span.kind", "LLM");
     let Some(answer) = &state.answer else { return };
     let counts = answer.wanted && answer.watch.is_good && !config.without_usage;
     if counts {
@@ -68,15 +68,22 @@ fn first_token(record: &Record, usage: &Usage) -> Option<u64> {
 
 /// Attributes of these names that a config takes from the answer stand for the vendor's usage.
 const OVERRIDES: [&str; 4] = ["model", "input_token", "output_token", "total_token"];
+/// Attributes of these names too are of the vendor's usage, unless a config takes them from the answer itself.
+const DETAILS: [&str; 2] = ["input_token_details", "output_token_details"];
 
-/// Whether the config itself takes this attribute of the log from the answer.
-fn is_configured(config: &Config, name: &str) -> bool {
+/// Whether some of these attributes take the place of what usage gives; almost never, so that it is asked once.
+pub(super) fn take_its_place(attributes: &[Attribute]) -> bool {
+    let mut names = OVERRIDES.iter().chain(&DETAILS);
+    names.any(|name| is_among(attributes, name))
+}
+
+fn is_among(attributes: &[Attribute], name: &str) -> bool {
     let of_answer = [
         ValueSource::ResponseHeader,
         ValueSource::ResponseBody,
         ValueSource::ResponseStreamingBody,
     ];
-    config.attributes.iter().any(|attribute| {
+    attributes.iter().any(|attribute| {
         &*attribute.key == name
             && attribute.to_log
             && !attribute.separate
@@ -84,21 +91,28 @@ fn is_configured(config: &Config, name: &str) -> bool {
     })
 }
 
+/// Whether the config itself takes this attribute of the log from the answer.
+fn is_configured(config: &Config, name: &str) -> bool {
+    config.overrides_usage && is_among(&config.attributes, name)
+}
+
 fn overrides(config: &Config, record: &Record, usage: &mut Usage) {
+    if !config.overrides_usage {
+        return;
+    }
     let log = record.ai_log.borrow();
-    let found = |name: &str| log.get(name).filter(|_| is_configured(config, name));
-    let mut tokens = usage.tokens;
-    let [model, input, output, total] = OVERRIDES.map(found);
-    if let Some(Value::String(name)) = model
+    let [model, input, output, total] = OVERRIDES.map(|name| is_configured(config, name).then_some(name));
+    if let Some(name) = model.and_then(|name| log.text(name))
         && !name.is_empty()
     {
-        usage.model = Some(crate::answer_watch::bounded(name.clone()).into_boxed_str());
+        usage.model = Some(crate::answer_watch::bounded(name.to_owned()).into_boxed_str());
     }
-    let count = |value: Option<&Value>| value.and_then(whole);
+    let count = |name: Option<&str>| log.number(name?).and_then(whole);
     let (input, output, total) = (count(input), count(output), count(total));
     if input.is_none() && output.is_none() && total.is_none() {
         return;
     }
+    let mut tokens = usage.tokens;
     tokens.input = input.unwrap_or(tokens.input);
     tokens.output = output.unwrap_or(tokens.output);
     tokens.total = total.unwrap_or_else(|| tokens.input.saturating_add(tokens.output));
@@ -106,8 +120,7 @@ fn overrides(config: &Config, record: &Record, usage: &mut Usage) {
 }
 
 /// A number of tokens; texts are none.
-fn whole(value: &Value) -> Option<u64> {
-    let number = value.as_number()?;
+fn whole(number: &Number) -> Option<u64> {
     number.as_u64().or_else(|| {
         let float = number.as_f64()?;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked")]
@@ -121,31 +134,32 @@ fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &Answer) 
     let tokens = usage.tokens;
     let model = usage.model_name().unwrap_or("unknown");
     let members = [
-        ("model", Some(Value::from(model))),
-        ("input_token", Some(tokens.input.into())),
-        ("output_token", Some(tokens.output.into())),
-        ("total_token", Some(tokens.total.into())),
-        (
-            "input_token_details",
-            answer.watch.reading.input_details.to_object(),
-        ),
-        (
-            "output_token_details",
-            answer.watch.reading.output_details.to_object(),
-        ),
+        ("model", Value::from(model)),
+        ("input_token", tokens.input.into()),
+        ("output_token", tokens.output.into()),
+        ("total_token", tokens.total.into()),
     ];
     for (name, value) in members {
-        if let Some(value) = value.filter(|_| !is_configured(config, name)) {
+        if !is_configured(config, name) {
             record.set_ai_log(name, value);
+        }
+    }
+    let reading = &answer.watch.reading;
+    for (name, details) in DETAILS
+        .iter()
+        .zip([&reading.input_details, &reading.output_details])
+    {
+        if let Some(counts) = details.to_counts().filter(|_| !is_configured(config, name)) {
+            record.set_ai_log_counts(name, counts);
         }
     }
     if source != Source::Provider {
         record.set_ai_log("usage_source", source.name());
     }
-    record.set_span_tag("gen_ai.model_name", model.to_owned());
-    record.set_span_tag("gen_ai.usage.input_tokens", tokens.input.to_string());
-    record.set_span_tag("gen_ai.usage.output_tokens", tokens.output.to_string());
-    record.set_span_tag("gen_ai.usage.total_tokens", tokens.total.to_string());
+    record.set_span_tag("gen_ai.model_name", model);
+    record.set_span_tag("gen_ai.usage.input_tokens", tokens.input);
+    record.set_span_tag("gen_ai.usage.output_tokens", tokens.output);
+    record.set_span_tag("gen_ai.usage.total_tokens", tokens.total);
 }
 
 /// Filter states and tags that only the first form of the config has.
@@ -153,9 +167,9 @@ fn first_generation(config: &Config, record: &Record, usage: &Usage, took: u64) 
     if config.first_generation.is_none() {
         return;
     }
-    record.set_span_tag("total_time", took.to_string());
+    record.set_span_tag("total_time", took);
     if let Some(first) = usage.first_event.filter(|_| usage.streamed) {
-        record.set_span_tag("first_token_time", epoch_milliseconds(record, first).to_string());
+        record.set_span_tag("first_token_time", epoch_milliseconds(record, first));
     }
     if usage.source.is_none() {
         return;
