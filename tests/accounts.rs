@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use tollgate_testkit::client::{open, send};
 
-use crate::support::{CHAT_STREAM, PATIENCE, Scene, Sight, ordered};
+use crate::support::{
+    CHAT_STREAM, PATIENCE, Scene, Sight, ai_proxy, bridge, documents, gateway, ingress, mock, ordered,
+    wasm_plugin,
+};
 
 const TERMINATIONS: [&str; 5] = [
     "completed",
@@ -110,5 +114,71 @@ async fn aborted_streams_leave_no_memory_behind() {
     assert!(
         after < before + 12 * 1024,
         "{before} KiB after 200 aborted streams, {after} KiB after 1200"
+    );
+}
+
+/// Statistics with an attribute that grows with the stream, a log line that carries it, and the ledger.
+fn accounted() -> Scene {
+    let mock = mock(tollgate_mock_llm::Options::default());
+    let log = r#"apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: higress-config
+  namespace: higress-system
+data:
+  mesh: |
+    accessLogFormat: |
+      {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%"}
+"#;
+    let attributes = "  defaultConfig:
+    attributes:
+    - { key: question, value_source: request_body, value: messages.@reverse.0.content, apply_to_log: true }
+    - { key: answer, value_source: response_streaming_body, value: choices.0.delta.content, rule: append, apply_to_log: true }
+    - { key: id, value_source: response_streaming_body, value: id, rule: first, apply_to_log: true }
+    - { key: finish, value_source: response_streaming_body, value: choices.0.finish_reason, rule: replace, apply_to_log: true }
+    - { key: agent, value_source: request_header, value: user-agent, apply_to_log: true }
+";
+    let text = documents(&[
+        bridge(&[("mock", mock.addr())]),
+        ingress("api", "/", "mock.static", &[]),
+        ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
+        wasm_plugin("ai-statistics", attributes),
+        log.to_owned(),
+    ]);
+    let start = gateway().file("scene.yaml", &text).unwrap();
+    let log = start.path("access.log").display().to_string();
+    Scene {
+        gateway: start.option("--access-log", log).go().unwrap(),
+        mock,
+    }
+}
+
+#[tokio::test]
+async fn a_million_events_leave_no_memory_behind() {
+    const EVENTS: u32 = 2_000;
+    const AT_ONCE: u32 = 10;
+    let scene = accounted();
+    let stream = async || {
+        let (request, _) = ordered(&format!("tokens;n={EVENTS},pace;ms=0"), CHAT_STREAM);
+        let answer = send(scene.gateway.http, request).await.unwrap();
+        assert!(answer.cut.is_none() && answer.body.trim_ascii_end().ends_with(b"[DONE]"));
+    };
+    let rounds = async |count: u32| {
+        for _ in 0..count {
+            join_all((0..AT_ONCE).map(|_| stream())).await;
+        }
+    };
+    rounds(5).await;
+    let before = scene.gateway.memory_kib();
+    rounds(45).await;
+    let after = scene.gateway.memory_kib();
+    // A stream has an event for each token, and they were all seen.
+    let tokens = "tollgate_usage_tokens_total{source=\"provider\",type=\"output\"}";
+    let streams = f64::from(50 * AT_ONCE);
+    scene.gateway.terminated("completed", streams).await;
+    assert_eq!(scene.gateway.metric(tokens).await, streams * f64::from(EVENTS));
+    assert!(
+        after < before + 4 * 1024,
+        "{before} KiB after a tenth, {after} KiB after a million events"
     );
 }

@@ -212,7 +212,8 @@ fn clean_length(text: &[u8]) -> usize {
     let rest = text.get(large..).unwrap_or_default();
     let passed = large + clean_blocks::<16>(rest);
     let rest = text.get(passed..).unwrap_or_default();
-    let length = rest.iter().position(|byte| may_be_escaped(*byte));
+    let is_marked = |byte: &u8| ESCAPED.get(usize::from(*byte)) == Some(&true);
+    let length = rest.iter().position(is_marked);
     passed + length.unwrap_or(rest.len())
 }
 
@@ -234,7 +235,7 @@ fn clean_blocks<const SIZE: usize>(text: &[u8]) -> usize {
 /// Controls, what JSON or Go's encoder escapes, and first bytes of the C1 controls and the Unicode line ends. Bytes that
 /// differ in one bit are looked for together. Within its callers, or nothing of them becomes vector instructions.
 #[inline]
-fn may_be_escaped(byte: u8) -> bool {
+const fn may_be_escaped(byte: u8) -> bool {
     (byte < 0x20)
         // `"` and `&`, `<` and `>`.
         | (byte & !0x04 == 0x22)
@@ -243,6 +244,17 @@ fn may_be_escaped(byte: u8) -> bool {
         | (byte == 0x7f)
         | (byte & !0x20 == 0xc2)
 }
+
+/// [`may_be_escaped`] of every byte, for the few that no block holds.
+static ESCAPED: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = may_be_escaped(byte as u8);
+        byte += 1;
+    }
+    table
+};
 
 fn twice(character: char, out: &mut String) {
     let simple = match character {

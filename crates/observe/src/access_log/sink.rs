@@ -316,12 +316,7 @@ impl Writer {
     }
 
     fn write(&mut self, bytes: &[u8], lines: u64) {
-        if std::mem::take(&mut self.torn) {
-            // Better an empty line than one glued to the rest of another.
-            let ended = self.write_all(b"\n");
-            drop(ended);
-        }
-        match self.write_all(bytes) {
+        match self.end_torn().and_then(|()| self.write_all(bytes)) {
             Ok(()) => {
                 self.shared.written.add(lines);
                 self.failing = false;
@@ -330,7 +325,9 @@ impl Writer {
                 let lost = bytes.get(done..).unwrap_or_default();
                 let lost_lines = u64::try_from(lost.iter().filter(|byte| **byte == b'\n').count());
                 let lost_lines = lost_lines.unwrap_or(lines).min(lines);
-                self.torn = done > 0 && bytes.get(done - 1) != Some(&b'\n');
+                if done > 0 {
+                    self.torn = bytes.get(done - 1) != Some(&b'\n');
+                }
                 self.shared.errors.increment();
                 self.shared.dropped.add(lost_lines);
                 self.shared.written.add(lines - lost_lines);
@@ -339,6 +336,15 @@ impl Writer {
                 }
             }
         }
+    }
+
+    /// Better an empty line than one glued to the rest of another; until it is written, nothing else is.
+    fn end_torn(&mut self) -> Result<(), (usize, io::Error)> {
+        if self.torn {
+            self.write_all(b"\n").map_err(|(_, error)| (0, error))?;
+            self.torn = false;
+        }
+        Ok(())
     }
 
     /// Like `Write::write_all`, but says how far it came and waits for an output in non-blocking mode.
@@ -570,10 +576,17 @@ mod tests {
         rig.steps.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
         assert!(rig.sink.flush(PATIENCE));
         assert_eq!(counts(&rig.metrics), (1, 2, 1));
+        // It is full for a while.
+        for _ in 0..2 {
+            log.line(text("lost\n"));
+            rig.steps.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+            assert!(rig.sink.flush(PATIENCE));
+        }
+        assert_eq!(counts(&rig.metrics), (1, 4, 3));
         log.line(text("four\n"));
         drop(rig.steps);
         assert!(rig.sink.flush(PATIENCE));
-        assert_eq!(counts(&rig.metrics), (2, 2, 1));
+        assert_eq!(counts(&rig.metrics), (2, 4, 3));
         assert_eq!(&*lock(&rig.taken), b"one\ntw\nfour\n");
     }
 

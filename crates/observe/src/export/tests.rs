@@ -10,7 +10,8 @@ use tokio::sync::watch;
 use tollgate_base::clock;
 
 use super::*;
-use crate::Metrics;
+use crate::trace::{Kind, Settings, Tracer, Wire};
+use crate::{Metrics, Record};
 
 struct Unit(u64);
 
@@ -269,5 +270,112 @@ fn partial_success_is_read_over_both_transports() {
             "/v1/traces"
         };
         assert_eq!(report.uri().path(), path);
+    }
+}
+
+/// A collector that takes everything.
+struct Takes;
+
+#[async_trait(?Send)]
+impl Transport for Takes {
+    async fn send(&self, _: http::Request<Bytes>) -> Result<Answer, String> {
+        Ok(Answer {
+            status: 200,
+            ..Answer::default()
+        })
+    }
+}
+
+fn record() -> Record {
+    let connection = crate::record::Connection {
+        id: 1,
+        peer: "127.0.0.1:1".parse().unwrap(),
+        local: "127.0.0.1:2".parse().unwrap(),
+        server_name: None,
+        tls: false,
+    };
+    let original = crate::record::Original {
+        method: http::Method::POST,
+        authority: Arc::from("api.example.com"),
+        path: "/v1/chat/completions".parse().unwrap(),
+        version: http::Version::HTTP_11,
+    };
+    let id = http::HeaderValue::from_static("b3a1f8b0-aaaa-bbbb-cccc-0123456789ab");
+    Record::new(Rc::new(connection), original, id, clock::now())
+}
+
+/// One request with its attempt and the tags that ai-statistics leaves; without a tracer, what is left of that.
+fn request(tracer: Option<&Arc<Tracer>>) {
+    let (record, mut headers) = (record(), HeaderMap::new());
+    match tracer {
+        Some(tracer) => record.trace.begin(tracer, &record, &mut headers),
+        None => record.untagged.set(true),
+    }
+    if let Some(mut attempt) = record
+        .trace
+        .open(Kind::Attempt, "outbound|443||qwen.dns", "qwen.dns:443")
+    {
+        attempt.inject(&mut headers);
+        attempt.answered(200);
+    }
+    record.status.set(200);
+    record.set_span_tag("gen_ai.request.model", "gpt-4o-mini");
+    record.set_span_tag("gen_ai.span.kind", "LLM");
+    record.set_span_tag("gen_ai.model_name", "qwen-turbo");
+    for tag in ["input_tokens", "output_tokens", "total_tokens"] {
+        record.set_span_tag(format!("gen_ai.usage.{tag}"), 1234);
+    }
+    record.trace.finish(&record, clock::now());
+}
+
+#[test]
+fn what_spans_cost() {
+    const REQUESTS: u32 = 1_000;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let round = async |traced: bool| {
+        let counts = Counts::new(&Metrics::new(), "trace_spans", "test");
+        let (_ending, ended) = watch::channel(None);
+        let encoder = OtlpTraces(Otlp {
+            grpc: false,
+            service: Arc::from("gateway"),
+            instance: Arc::from("1@here"),
+        });
+        let (pipeline, queue) = Pipeline::new("test".to_owned(), encoder, Takes, counts.clone(), ended);
+        let tracer = Arc::new(Tracer {
+            settings: Settings {
+                wire: Wire::OtlpHttp,
+                sampling: 100.0,
+                timeout: Duration::from_millis(500),
+                service: Arc::from("gateway"),
+                token: None,
+            },
+            instance: Arc::from("1@here"),
+            queue,
+        });
+        let began = clock::now();
+        for _ in 0..REQUESTS {
+            request(traced.then_some(&tracer));
+        }
+        drop(tracer);
+        let on_the_worker = began.elapsed() / REQUESTS;
+        pipeline.run().await;
+        let sent = if traced { 2 * u64::from(REQUESTS) } else { 0 };
+        assert_eq!(counts.exported.get(), sent);
+        (on_the_worker, began.elapsed() / REQUESTS)
+    };
+    let best = |traced| {
+        let rounds = (0..20).map(|_| runtime.block_on(round(traced)));
+        rounds.min().unwrap()
+    };
+    let ((without, _), (with, with_export)) = (best(false), best(true));
+    let (worker, exporter) = (with.saturating_sub(without), with_export - with);
+    println!("two spans of a request: {worker:?} on its worker, {exporter:?} in the exporter");
+    // The limit holds with optimisation.
+    if !cfg!(debug_assertions) {
+        assert!(worker < Duration::from_micros(20), "{worker:?}");
+        assert!(exporter < Duration::from_micros(20), "{exporter:?}");
     }
 }
