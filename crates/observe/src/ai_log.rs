@@ -24,7 +24,7 @@ enum Field {
     Text(String),
     Number(Number),
     /// An object of numbers.
-    Counts(Vec<(Box<str>, i64)>),
+    Counts(Vec<(Cow<'static, str>, i64)>),
     Other(Box<Value>),
 }
 
@@ -46,7 +46,7 @@ impl AiLog {
     }
 
     /// Sets one that is an object of counts, each name once.
-    pub fn insert_counts(&mut self, name: &'static str, counts: Vec<(Box<str>, i64)>) {
+    pub fn insert_counts(&mut self, name: &'static str, counts: Vec<(Cow<'static, str>, i64)>) {
         self.put(name.into(), Field::Counts(counts));
     }
 
@@ -178,7 +178,7 @@ fn write_number(number: &Number, out: &mut String) {
     debug_assert!(written.is_ok(), "a String takes everything");
 }
 
-fn write_counts(counts: &mut [(Box<str>, i64)], out: &mut String) {
+fn write_counts(counts: &mut [(Cow<'static, str>, i64)], out: &mut String) {
     counts.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     out.push('{');
     for (position, (name, count)) in counts.iter().enumerate() {

@@ -242,7 +242,7 @@ impl Record {
     }
 
     /// The same for an object of counts.
-    pub fn set_ai_log_counts(&self, key: &'static str, counts: Vec<(Box<str>, i64)>) {
+    pub fn set_ai_log_counts(&self, key: &'static str, counts: Vec<(Cow<'static, str>, i64)>) {
         self.ai_log.borrow_mut().insert_counts(key, counts);
     }
 

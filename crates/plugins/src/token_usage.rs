@@ -73,7 +73,7 @@ impl Details {
     }
 
     /// Each name with its count; `None` if there are none.
-    pub(crate) fn to_counts(&self) -> Option<Vec<(Box<str>, i64)>> {
+    pub(crate) fn to_counts(&self) -> Option<Vec<(Cow<'static, str>, i64)>> {
         (!self.0.is_empty()).then(|| self.0.clone())
     }
 
