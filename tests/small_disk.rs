@@ -5,8 +5,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tollgate_base::clock;
 use tollgate_testkit::client::send;
 use tollgate_testkit::process::{Gateway, Start};
 
@@ -82,7 +83,7 @@ impl Scene {
     async fn ask(&self, count: usize) -> Duration {
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
-            let began = Instant::now();
+            let began = clock::now();
             let answer = send(self.gateway.http, ordered("", CHAT).0).await.unwrap();
             times.push(began.elapsed());
             assert_eq!((answer.status.as_u16(), answer.cut), (200, None));
@@ -101,14 +102,14 @@ impl Scene {
 
     /// Waits until these metrics are as wanted.
     async fn wait<const N: usize>(&self, names: [&str; N], wanted: impl Fn([f64; N]) -> bool) -> [f64; N] {
-        let until = Instant::now() + PATIENCE;
+        let until = clock::now() + PATIENCE;
         loop {
             let counts = self.counts(names).await;
             if wanted(counts) {
                 return counts;
             }
             let said = || self.gateway.errors.all();
-            assert!(Instant::now() < until, "{names:?} are {counts:?}; {:#?}", said());
+            assert!(clock::now() < until, "{names:?} are {counts:?}; {:#?}", said());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
