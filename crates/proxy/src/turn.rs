@@ -73,8 +73,10 @@ async fn usher() {
                 None => break,
             }
         }
-        // Comes back once the queue is empty, or long, and the sockets have been looked at.
-        tokio::task::yield_now().await;
+        if LINE.with(|line| !line.seats.borrow().is_empty()) {
+            // Comes back once the queue is empty, or long, and the sockets have been looked at.
+            tokio::task::yield_now().await;
+        }
     }
 }
 
