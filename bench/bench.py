@@ -21,7 +21,7 @@ PHASES = {
     'paced': ('paced', ['--conns', '200', '--stream', '--ramp-ms', '2000'], 2.5),
     'hold': ('hold', ['--conns', str(harness.most_streams()), '--stream', '--ramp-ms', '5000'], 7),
 }
-USUAL_GATEWAYS = 'direct,hyper-stream,hyper-json,envoy,tollgate,tollgate-bare,tollgate-told,tollgate-access'
+USUAL_GATEWAYS = 'direct,hyper-stream,hyper-json,envoy,tollgate,tollgate-bare,tollgate-told,tollgate-access,tollgate-wasm'
 USUAL_PHASES = 'max,r300,paced,hold'
 
 
@@ -90,7 +90,7 @@ def one(gateway, run, mock, phases, seconds):
     with gateway.running() as (pid, ready_s, folder):
         record['ready_s'] = round(ready_s, 4)
         if pid:
-            time.sleep(0.5)
+            time.sleep(float(gateway.options.get('settle', 0.5)))
             record['idle_mb'] = round(memory_mb(pid), 2)
         check_work(gateway)
         for phase in phases:

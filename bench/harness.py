@@ -129,6 +129,14 @@ class Gateway:
             with open(os.path.join(folder, name), 'w') as file:
                 file.write(access(int(count)))
 
+        for pair in self.values('module', ','):
+            name, module = pair.split(':')
+            with open(os.path.join(folder, name), 'w') as file:
+                json.dump({
+                    'apiVersion': 'extensions.higress.io/v1alpha1', 'kind': 'WasmPlugin',
+                    'metadata': {'name': 'module', 'namespace': 'higress-system'},
+                    'spec': {'url': 'file://' + os.path.join(ROOT, '.cache', 'wasm', module), 'defaultConfig': {}}}, file)
+
     def wait_until_ready(self, process, began, log_name):
         limit = float(self.options.get('start_limit', 30))
         while True:

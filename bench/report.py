@@ -64,6 +64,8 @@ ROWS = [
         'tollgate-bare', gateway='tollgate-told'),
     Row('access_request', 'CPU a request, with key-auth, request-block and key-rate-limit', 'µs', 1.15, at('max', 'us_per_request'),
         'tollgate', gateway='tollgate-access'),
+    Row('module_request', 'CPU a request, with a Go module that looks at headers', 'µs', 1.2, at('max', 'us_per_request'),
+        'tollgate', gateway='tollgate-wasm'),
     Row('idle_mb', 'memory idle, 100 routes', 'MB', 25, at('idle_mb')),
     Row('load_mb', 'memory under 64 connections', 'MB', 40, at('max', 'rss_mb')),
     Row('stream_kb', 'memory of an open stream', 'KB', 30, stream_kb),

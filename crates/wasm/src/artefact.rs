@@ -3,7 +3,7 @@
 use tollgate_artefacts::Artefacts;
 use wasmtime::{InstancePre, Module};
 
-use crate::engine::engine;
+use crate::engine::{Tier, engine};
 use crate::host;
 use crate::state::State;
 
@@ -45,21 +45,27 @@ pub(crate) struct Artefact {
     /// SHA-256 of the module, hexadecimal.
     pub(crate) digest: String,
     pub(crate) abi: Abi,
+    pub(crate) tier: Tier,
     pub(crate) linked: InstancePre<State>,
     /// Whether its machine code came from disk.
     pub(crate) cached: bool,
 }
 
 impl Artefact {
-    /// Compiles, and keeps the outcome for the next start; takes seconds of CPU for a large module.
+    /// Compiles; what is good is kept for the next start. Takes seconds of CPU for a large module.
     ///
     /// # Errors
     /// What is wrong with the module, in words for a diagnostic.
-    pub(crate) fn compile(digest: &str, bytes: &[u8], kept: Option<&Artefacts>) -> Result<Self, String> {
-        let engine = engine()?;
-        let module = Module::new(engine, bytes)
+    pub(crate) fn compile(
+        digest: &str,
+        bytes: &[u8],
+        tier: Tier,
+        kept: Option<&Artefacts>,
+    ) -> Result<Self, String> {
+        let module = Module::new(engine(tier)?, bytes)
             .map_err(|cause| format!("the module cannot be compiled: {cause:#}"))?;
-        let made = Self::link(digest, &module, false)?;
+        let made = Self::link(digest, &module, tier, false)?;
+        let kept = kept.filter(|_| tier == Tier::Full);
         if let Some(Err(cause)) = kept.map(|kept| kept.keep(&module, digest)) {
             tracing::warn!(digest, %cause, "a compiled module cannot be kept on disk");
         }
@@ -68,11 +74,11 @@ impl Artefact {
 
     /// What an earlier run compiled; `None` when there is nothing that may be loaded.
     pub(crate) fn load(digest: &str, kept: &Artefacts) -> Option<Self> {
-        let module = kept.load(engine().ok()?, digest)?;
-        Self::link(digest, &module, true).ok()
+        let module = kept.load(engine(Tier::Full).ok()?, digest)?;
+        Self::link(digest, &module, Tier::Full, true).ok()
     }
 
-    fn link(digest: &str, module: &Module, cached: bool) -> Result<Self, String> {
+    fn link(digest: &str, module: &Module, tier: Tier, cached: bool) -> Result<Self, String> {
         let exports = |name: &str| module.get_export(name).is_some();
         let marker = MARKERS.iter().find(|(name, _)| exports(name));
         let (_, abi) = marker.ok_or("Missing or unknown Proxy-Wasm ABI version")?;
@@ -89,6 +95,7 @@ impl Artefact {
         Ok(Self {
             digest: digest.to_owned(),
             abi: *abi,
+            tier,
             linked,
             cached,
         })
@@ -101,7 +108,9 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         let bytes = wat::parse_str(text).unwrap();
-        Artefact::compile("digest", &bytes, None).err().unwrap()
+        Artefact::compile("digest", &bytes, Tier::Full, None)
+            .err()
+            .unwrap()
     }
 
     #[test]
@@ -127,7 +136,7 @@ mod tests {
             wrong.contains("proxy_log") && wrong.contains("incompatible"),
             "{wrong}"
         );
-        let garbage = Artefact::compile("digest", b"\0asm\x01\0\0\0junk", None)
+        let garbage = Artefact::compile("digest", b"\0asm\x01\0\0\0junk", Tier::Full, None)
             .err()
             .unwrap();
         assert!(garbage.starts_with("the module cannot be compiled"), "{garbage}");
@@ -146,7 +155,7 @@ mod tests {
             (memory (export "memory") 1)
             (func (export "proxy_abi_version_0_2_100"))
             (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 8))"#;
-        let made = Artefact::compile("d", &wat::parse_str(text).unwrap(), None).unwrap();
+        let made = Artefact::compile("d", &wat::parse_str(text).unwrap(), Tier::First, None).unwrap();
         assert_eq!(made.abi, Abi::V0_2_100);
     }
 }

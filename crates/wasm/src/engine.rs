@@ -1,33 +1,54 @@
-//! The compiler and its clock: made when the first module comes, so that a gateway without modules pays nothing.
+//! The compilers and their clock: made when the first module comes, so that a gateway without modules pays nothing.
 //!
-//! Wasmtime's LTS line with only what proxy-wasm modules need: threads, 64-bit and several memories stay off.
+//! Wasmtime's LTS line with only what proxy-wasm modules need: threads, 64-bit and several memories stay off. There are
+//! two: one that is done soon, and one whose code is good; a large module is compiled by both, one after the other.
 
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, OptLevel};
+use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
 
 /// How often running guests are looked at.
 const EPOCH: Duration = Duration::from_millis(10);
 
-static ENGINE: OnceLock<Result<Engine, String>> = OnceLock::new();
+/// How much trouble the compiler takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// Done in half the time, on all processors; its code takes twice as long.
+    First,
+    /// Code for as long as the module runs, compiled on one processor.
+    Full,
+}
 
-/// The process's engine.
+type Made = OnceLock<Result<Engine, String>>;
+static FIRST: Made = OnceLock::new();
+static FULL: Made = OnceLock::new();
+
+/// The process's engine of a tier.
 ///
 /// # Errors
 /// When the machine cannot run compiled code, in words for a diagnostic.
-pub(crate) fn engine() -> Result<&'static Engine, String> {
+pub(crate) fn engine(tier: Tier) -> Result<&'static Engine, String> {
+    let place = match tier {
+        Tier::First => &FIRST,
+        Tier::Full => &FULL,
+    };
     let made =
-        ENGINE.get_or_init(|| make().map_err(|cause| format!("modules cannot be run here: {cause:#}")));
+        place.get_or_init(|| make(tier).map_err(|cause| format!("modules cannot be run here: {cause:#}")));
     made.as_ref().map_err(Clone::clone)
 }
 
-fn make() -> wasmtime::Result<Engine> {
+fn make(tier: Tier) -> wasmtime::Result<Engine> {
     let mut config = Config::new();
+    match tier {
+        Tier::First => config
+            .cranelift_opt_level(OptLevel::None)
+            .cranelift_regalloc_algorithm(RegallocAlgorithm::SinglePass),
+        Tier::Full => config.cranelift_opt_level(OptLevel::Speed),
+    };
     config
-        .cranelift_opt_level(OptLevel::Speed)
         .epoch_interruption(true)
-        .parallel_compilation(true)
+        .parallel_compilation(tier == Tier::First)
         .memory_init_cow(true)
         .wasm_memory64(false)
         .wasm_multi_memory(false)
@@ -49,6 +70,13 @@ fn make() -> wasmtime::Result<Engine> {
             }
         })?;
     Ok(engine)
+}
+
+/// Lets this thread run only where no other wants to. Only a thread that ends with its work may be given away so.
+pub(crate) fn step_back() {
+    const LAST: i32 = 19;
+    // It is compiled all the same where that is not possible.
+    let _ = rustix::process::nice(LAST);
 }
 
 /// CPU time that this thread has used.

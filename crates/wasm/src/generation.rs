@@ -90,6 +90,8 @@ pub struct Generation {
     pub(crate) host: Arc<Host>,
     /// Process-wide number; a later version has a greater one.
     pub(crate) version: u64,
+    /// Tells two generations of one version apart: the same module, compiled once more.
+    pub(crate) id: u64,
     pub(crate) counts: Counts,
     pub(crate) metrics: PluginMetrics,
 }
@@ -101,9 +103,20 @@ impl fmt::Debug for Generation {
 }
 
 static LAST_VERSION: AtomicU64 = AtomicU64::new(0);
+static LAST_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Generation {
     pub(crate) fn new(spec: Arc<Spec>, artefact: Arc<Artefact>, host: Arc<Host>) -> Arc<Self> {
+        let version = LAST_VERSION.fetch_add(1, Ordering::Relaxed) + 1;
+        Self::of_version(version, spec, artefact, host)
+    }
+
+    /// The same version with other machine code for its module.
+    pub(crate) fn recompiled(&self, artefact: Arc<Artefact>) -> Arc<Self> {
+        Self::of_version(self.version, self.spec.clone(), artefact, self.host.clone())
+    }
+
+    fn of_version(version: u64, spec: Arc<Spec>, artefact: Arc<Artefact>, host: Arc<Host>) -> Arc<Self> {
         let metrics = host
             .own
             .as_ref()
@@ -113,7 +126,8 @@ impl Generation {
             spec,
             artefact,
             host,
-            version: LAST_VERSION.fetch_add(1, Ordering::Relaxed) + 1,
+            version,
+            id: LAST_ID.fetch_add(1, Ordering::Relaxed) + 1,
             counts: Counts::default(),
             metrics,
         })

@@ -2,7 +2,8 @@
 //!
 //! The compiler only looks up here what is ready. What is wanted and unknown is fetched, compiled and tried on the
 //! background runtime; each change is announced, and the configuration is compiled again. Until a new version is ready,
-//! and when it never will be, the last one runs on.
+//! and when it never will be, the last one runs on. A large module runs soon, on code that was made in a hurry, and
+//! changes over to good code as to another version.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tollgate_artefacts::Artefacts;
 use tollgate_base::{clock, task};
@@ -17,12 +19,15 @@ use tollgate_modules::{Fetched, Fetcher};
 use tollgate_observe::Metrics;
 
 use crate::artefact::Artefact;
+use crate::engine::{Tier, step_back};
 use crate::generation::{Generation, Host, Shown, Spec};
 use crate::limits::Limits;
 use crate::vm::Vm;
 
 /// How often the files of modules are looked at.
 const FILE_CHECK: Duration = Duration::from_millis(500);
+/// From so many bytes on a module is worth being compiled twice.
+pub(crate) const LARGE: usize = 1024 * 1024;
 
 /// Cheap to clone; all clones are one.
 #[derive(Clone)]
@@ -38,6 +43,8 @@ struct Inner {
     changes: watch::Sender<u64>,
     /// One module is compiled at a time: requests need the processors too.
     compiling: Semaphore,
+    /// The same for what nobody waits for.
+    optimising: Semaphore,
 }
 
 /// Compiled modules on disk: opened when the first module comes, so that a gateway without modules makes no directory.
@@ -126,6 +133,7 @@ impl Modules {
             live: watch::Sender::default(),
             changes: watch::Sender::new(0),
             compiling: Semaphore::new(1),
+            optimising: Semaphore::new(1),
         }))
     }
 
@@ -190,10 +198,9 @@ impl Modules {
             self.watch_files();
         }
         drop(table);
-        let versions =
-            |list: &[Arc<Generation>]| -> Vec<u64> { list.iter().map(|one| one.version).collect() };
+        let ids = |list: &[Arc<Generation>]| -> Vec<u64> { list.iter().map(|one| one.id).collect() };
         self.0.live.send_if_modified(|known| {
-            let changed = versions(known) != versions(&live);
+            let changed = ids(known) != ids(&live);
             *known = Arc::new(live);
             changed
         });
@@ -213,9 +220,9 @@ impl Modules {
     #[must_use]
     pub fn show(&self) -> Vec<Shown> {
         let live = self.0.live.borrow().clone();
-        let is_live = |version: u64| live.iter().any(|generation| generation.version == version);
+        let is_live = |id: u64| live.iter().any(|generation| generation.id == id);
         let past: Vec<_> = self.lock().past.iter().filter_map(Weak::upgrade).collect();
-        let draining = past.iter().filter(|generation| !is_live(generation.version));
+        let draining = past.iter().filter(|generation| !is_live(generation.id));
         let mut shown: Vec<Shown> = live.iter().map(|generation| generation.show("current")).collect();
         shown.extend(draining.map(|generation| generation.show("draining")));
         shown
@@ -243,7 +250,11 @@ impl Modules {
                 ),
                 Err(fault) => tracing::warn!(plugin = spec.name, "module refused: {fault}"),
             }
+            let ready = made.as_ref().ok().cloned();
             modules.note(&spec, stamp, made);
+            if let Some(full) = ready.and_then(|made| modules.better_than(&made)) {
+                modules.upgrade(full).await;
+            }
         }));
     }
 
@@ -256,6 +267,10 @@ impl Modules {
                 entry.ready = Some(generation);
             }
         }
+        self.announce();
+    }
+
+    fn announce(&self) {
         self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -263,16 +278,82 @@ impl Modules {
         let fetcher = self.0.fetcher.as_ref().ok_or("nothing is fetched here")?;
         let fetched = fetcher.fetch(&spec.source).await?;
         let artefact = self.artefact(fetched).await?;
-        let generation = Generation::new(spec.clone(), artefact, self.0.host.clone());
-        let tried = generation.clone();
-        let trial = tokio::task::spawn_blocking(move || Vm::start(&tried, None).map(|vm| vm.retire()));
-        match trial.await {
-            Ok(Ok(())) => Ok(generation),
-            Ok(Err(cause)) => Err(format!("the module does not start: {cause}")),
-            Err(_) => Err("the module could not be tried".to_owned()),
-        }
+        tried(Generation::new(spec.clone(), artefact, self.0.host.clone())).await
     }
 
+    /// Compiles a module that runs already once more, behind everything else, and hands it over to the better code.
+    fn optimise(&self, digest: String, bytes: Bytes) {
+        let modules = self.clone();
+        drop(task::spawn("wasm optimising", async move {
+            let turn = modules.0.optimising.acquire().await;
+            if modules.known(&digest).is_none() {
+                return;
+            }
+            let started = clock::now();
+            let outcome = modules.compile_behind(digest.clone(), bytes).await;
+            drop(turn);
+            match outcome {
+                Ok(full) => {
+                    modules.upgrade(modules.share(full)).await;
+                    if let Some(own) = &modules.0.host.own {
+                        own.loaded("optimised", started.elapsed());
+                    }
+                    tracing::info!(digest, took = ?started.elapsed(), "module optimised");
+                }
+                Err(cause) => tracing::warn!(digest, "a module stays as it is: {cause}"),
+            }
+        }));
+    }
+
+    async fn compile_behind(&self, digest: String, bytes: Bytes) -> Result<Artefact, String> {
+        let (told, outcome) = tokio::sync::oneshot::channel();
+        let modules = self.clone();
+        let work = move || {
+            step_back();
+            drop(told.send(Artefact::compile(&digest, &bytes, Tier::Full, modules.kept())));
+        };
+        let thread = std::thread::Builder::new().name("wasm-optimise".to_owned());
+        thread.spawn(work).map_err(|cause| cause.to_string())?;
+        outcome
+            .await
+            .map_err(|_| "the module could not be compiled".to_owned())?
+    }
+
+    /// Every version that runs on the first code of this module goes on with this one, as with a version of its own.
+    async fn upgrade(&self, full: Arc<Artefact>) {
+        let waiting = self.lock().on_first_code(&full.digest);
+        for old in waiting {
+            match tried(old.recompiled(full.clone())).await {
+                Ok(better) => self.lock().replace(&old, &better),
+                Err(cause) => tracing::warn!(plugin = old.spec.name, "a module stays as it is: {cause}"),
+            }
+        }
+        self.announce();
+    }
+
+    /// Good code that was ready before a version on the first code was.
+    fn better_than(&self, made: &Generation) -> Option<Arc<Artefact>> {
+        let known = self.known(&made.artefact.digest)?;
+        (made.artefact.tier == Tier::First && known.tier == Tier::Full).then_some(known)
+    }
+
+    fn known(&self, digest: &str) -> Option<Arc<Artefact>> {
+        self.lock().artefacts.get(digest).and_then(Weak::upgrade)
+    }
+}
+
+/// An instance of it has started and taken its config.
+async fn tried(generation: Arc<Generation>) -> Result<Arc<Generation>, String> {
+    let tried = generation.clone();
+    let trial = tokio::task::spawn_blocking(move || Vm::start(&tried, None).map(|vm| vm.retire()));
+    match trial.await {
+        Ok(Ok(())) => Ok(generation),
+        Ok(Err(cause)) => Err(format!("the module does not start: {cause}")),
+        Err(_) => Err("the module could not be tried".to_owned()),
+    }
+}
+
+impl Modules {
     async fn artefact(&self, fetched: Fetched) -> Result<Arc<Artefact>, String> {
         let Fetched {
             bytes,
@@ -280,8 +361,7 @@ impl Modules {
             ..
         } = fetched;
         let broken = |_| "the module could not be compiled".to_owned();
-        let known = || self.lock().artefacts.get(&digest).and_then(Weak::upgrade);
-        if let Some(known) = known() {
+        if let Some(known) = self.known(&digest) {
             return Ok(known);
         }
         // What is on disk waits for no compilation.
@@ -292,14 +372,22 @@ impl Modules {
             return Ok(self.share(loaded));
         }
         let turn = self.0.compiling.acquire().await;
-        if let Some(known) = known() {
+        if let Some(known) = self.known(&digest) {
             return Ok(known);
         }
-        let (modules, name) = (self.clone(), digest.clone());
-        let compile = move || Artefact::compile(&name, &bytes, modules.kept());
+        let tier = match bytes.len() >= LARGE {
+            true => Tier::First,
+            false => Tier::Full,
+        };
+        let (modules, name, module) = (self.clone(), digest.clone(), bytes.clone());
+        let compile = move || Artefact::compile(&name, &module, tier, modules.kept());
         let compiled = tokio::task::spawn_blocking(compile).await;
         drop(turn);
-        Ok(self.share(compiled.map_err(broken)??))
+        let shared = self.share(compiled.map_err(broken)??);
+        if tier == Tier::First {
+            self.optimise(digest, bytes);
+        }
+        Ok(shared)
     }
 
     fn kept(&self) -> Option<&Artefacts> {
@@ -352,6 +440,28 @@ impl Modules {
 }
 
 impl Table {
+    /// What runs on a module's first code.
+    fn on_first_code(&self, digest: &str) -> Vec<Arc<Generation>> {
+        let ready = self.entries.values().filter_map(|entry| entry.ready.as_ref());
+        let mut found: Vec<Arc<Generation>> = Vec::new();
+        for one in ready.chain(self.current.values()) {
+            let is_first = one.artefact.tier == Tier::First && one.artefact.digest == digest;
+            if is_first && !found.iter().any(|known| known.id == one.id) {
+                found.push(one.clone());
+            }
+        }
+        found
+    }
+
+    fn replace(&mut self, old: &Generation, by: &Arc<Generation>) {
+        let ready = self.entries.values_mut().filter_map(|entry| entry.ready.as_mut());
+        for place in ready.chain(self.current.values_mut()) {
+            if place.id == old.id {
+                *place = by.clone();
+            }
+        }
+    }
+
     fn forget_unwanted(&mut self) {
         let wanted: HashSet<&Arc<Spec>> = self.wanted.iter().collect();
         let names: HashSet<&str> = self.wanted.iter().map(|spec| spec.name.as_str()).collect();
@@ -370,3 +480,6 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

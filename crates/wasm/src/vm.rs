@@ -16,7 +16,7 @@ use wasmtime::{AsContextMut, Store, StoreContextMut, StoreLimitsBuilder, UpdateD
 
 use crate::artefact::Abi;
 use crate::calls;
-use crate::engine::{cpu_time, engine};
+use crate::engine::cpu_time;
 use crate::exports::{Exports, find};
 use crate::generation::Generation;
 use crate::head::Head;
@@ -89,7 +89,8 @@ impl Vm {
             .memories(1)
             .tables(4)
             .build();
-        let mut store = Store::new(engine()?, State::new(generation.clone(), caller, bounds));
+        let engine = generation.artefact.linked.module().engine();
+        let mut store = Store::new(engine, State::new(generation.clone(), caller, bounds));
         store.limiter(|state| &mut state.limits);
         store.epoch_deadline_callback(deadline);
         store.data_mut().allowance = limits.start_time;

@@ -93,18 +93,11 @@ fn follow(live: &[Arc<Generation>]) {
 }
 
 fn sweep(live: &[Arc<Generation>]) {
-    let is_live = |version: u64| live.iter().any(|generation| generation.version == version);
+    let is_live = |id: u64| live.iter().any(|generation| generation.id == id);
     let gone: Vec<Slot> = WORKER.with_borrow_mut(|worker| {
-        let versions: Vec<u64> = worker
-            .slots
-            .keys()
-            .copied()
-            .filter(|version| !is_live(*version))
-            .collect();
-        versions
-            .iter()
-            .filter_map(|version| worker.slots.remove(version))
-            .collect()
+        let known = worker.slots.keys().copied();
+        let ids: Vec<u64> = known.filter(|id| !is_live(*id)).collect();
+        ids.iter().filter_map(|id| worker.slots.remove(id)).collect()
     });
     // Outside of the borrow: the guest runs once more.
     for slot in gone {
@@ -156,7 +149,7 @@ enum Found {
 
 impl Worker {
     fn look(&mut self, generation: &Arc<Generation>) -> Found {
-        let Some(slot) = self.slots.get_mut(&generation.version) else {
+        let Some(slot) = self.slots.get_mut(&generation.id) else {
             return Found::Start(None);
         };
         if let Some(vm) = &slot.vm {
@@ -181,7 +174,7 @@ impl Worker {
     }
 
     fn note(&mut self, generation: &Arc<Generation>, started: Result<Rc<Vm>, String>) -> Option<Rc<Vm>> {
-        let slot = self.slots.entry(generation.version).or_insert_with(|| Slot {
+        let slot = self.slots.entry(generation.id).or_insert_with(|| Slot {
             generation: generation.clone(),
             vm: None,
             started: clock::now(),

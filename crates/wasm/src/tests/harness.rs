@@ -25,6 +25,7 @@ use tollgate_plugin::{
 };
 
 use crate::artefact::Artefact;
+use crate::engine::Tier;
 use crate::generation::{Generation, Host, Spec};
 use crate::limits::Limits;
 use crate::plugin::WasmPlugin;
@@ -84,7 +85,7 @@ pub(super) fn functions() -> impl Iterator<Item = &'static str> {
 }
 
 /// A whole module around handlers.
-pub(super) fn module(abi: &str, handlers: &str) -> Vec<u8> {
+pub(crate) fn module(abi: &str, handlers: &str) -> Vec<u8> {
     let mut text = String::from("(module\n");
     for (name, parameters) in IMPORTS {
         let parameters: Vec<&str> = parameters
@@ -233,8 +234,19 @@ impl Setup {
         self.bench_of(&bytes)
     }
 
+    /// No module in the chain.
+    pub(super) fn bare(self) -> Bench {
+        let mut bench = self.bench("");
+        bench.links.clear();
+        bench
+    }
+
     pub(super) fn bench_of(self, bytes: &[u8]) -> Bench {
-        let artefact = Artefact::compile("digest", bytes, None).unwrap_or_else(|fault| panic!("{fault}"));
+        let artefact = Artefact::compile("digest", bytes, Tier::Full, None);
+        self.bench_with(artefact.unwrap_or_else(|fault| panic!("{fault}")))
+    }
+
+    pub(super) fn bench_with(self, artefact: Artefact) -> Bench {
         let metrics = Metrics::new();
         let spec = Spec {
             name: "higress-system.tested".to_owned(),
@@ -470,11 +482,19 @@ pub(super) fn post(body: Body) -> Request {
 
 /// Runs a test as a worker runs: on one thread, with local tasks, on a paused clock.
 pub(super) fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
+    run_on(
+        tokio::runtime::Builder::new_current_thread().start_paused(true),
+        test,
+    );
+}
+
+/// The same on a clock that goes.
+pub(crate) fn run_in_real_time(test: impl Future<Output = ()>) {
+    run_on(&mut tokio::runtime::Builder::new_current_thread(), test);
+}
+
+fn run_on(builder: &mut tokio::runtime::Builder, test: impl Future<Output = ()>) {
+    let runtime = builder.enable_all().build().unwrap();
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, test);
 }

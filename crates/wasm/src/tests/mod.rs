@@ -4,6 +4,7 @@
 mod calls;
 mod faults;
 mod flow;
-mod harness;
+pub(crate) mod harness;
 mod host_calls;
 mod life;
+mod speed;
