@@ -33,8 +33,7 @@ def measure(gateway, pid, mock, phase, seconds):
         json.dump(gateway.body(body), file, separators=(',', ':'))
     command = [os.path.join(harness.TOOLS, 'bench-load'), '--url', gateway.target, '--body', request_file,
                '--duration', str(seconds), '--warmup', str(warmup)] + arguments
-    for name, value in gateway.headers.items():
-        command += ['-H', f'{name}: {value}']
+    command += gateway.header_arguments()
     cpu, busy, mock_cpu = cpu_seconds(pid), harness.busy_seconds(), cpu_seconds(mock)
     began = time.monotonic()
     load = subprocess.Popen(harness.pinned(harness.CLIENT_CORE, command), stdout=subprocess.PIPE, text=True)

@@ -74,6 +74,10 @@ class Gateway:
     def headers(self):
         return dict(header.split(': ', 1) for header in self.values('headers', ';;'))
 
+    def header_arguments(self):
+        """The same for bench-load."""
+        return [part for header in self.values('headers', ';;') for part in ('-H', header)]
+
     def body(self, name):
         """The request of conf/NAME.json as this gateway wants it."""
         with open(os.path.join(HERE, 'conf', f'{name}.json')) as file:

@@ -25,8 +25,7 @@ def load(gateway, folder, seconds):
     command = [os.path.join(harness.TOOLS, 'bench-load'), '--url', gateway.target, '--body', body,
                '--conns', '64', '--warmup', '0', '--duration', str(seconds)]
     command += [] if REQUEST == 'chat' else ['--stream']
-    for name, value in gateway.headers.items():
-        command += ['-H', f'{name}: {value}']
+    command += gateway.header_arguments()
     return subprocess.Popen(harness.pinned(harness.CLIENT_CORE, command), stdout=subprocess.PIPE, text=True)
 
 

@@ -43,10 +43,8 @@ async fn spent(bench: &Bench, requests: u32) -> Duration {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "measured where it is optimised")]
 fn speed_of_a_module_that_looks_at_headers() {
-    if cfg!(debug_assertions) {
-        return;
-    }
     run_in_real_time(async {
         let bare = Setup::default().bare();
         let bytes = built("headers-go.wasm");
@@ -82,10 +80,8 @@ fn resident() -> usize {
 }
 
 #[test]
+#[cfg_attr(debug_assertions, ignore = "measured where it is optimised")]
 fn speed_of_loading_nine_megabytes_and_what_an_instance_holds() {
-    if cfg!(debug_assertions) {
-        return;
-    }
     let bytes = built("large-go.wasm");
     let digest = sha256_hex(&bytes);
     let directory = tempfile::tempdir().unwrap();
