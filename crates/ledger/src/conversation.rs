@@ -2,10 +2,13 @@
 
 use std::collections::HashMap;
 
+use rusqlite::Connection;
 use tollgate_base::Amount;
+use tollgate_observe::conversation;
 
 use crate::failure::Failure;
 use crate::query::{ReadError, Reader, moment};
+use crate::schema::{self, OLD_ROWS};
 
 /// Requests of one conversation that are read.
 const MOST: i64 = 10_000;
@@ -61,11 +64,13 @@ impl Reader {
     }
 
     fn turns(&self, id: &str) -> Result<Vec<Turn>, Failure> {
-        let mut statement = self.connection.prepare(
+        let transaction = self.connection.unchecked_transaction()?;
+        let these = rows_of(&transaction, id)?;
+        let mut statement = transaction.prepare(&format!(
             "SELECT time, request_id, consumer, ifnull(model, model_requested), vendor, input, output, duration_ms, cost, \
              currency, status, ifnull(termination, ''), attempts, ifnull(tools, ''), parent \
-             FROM requests WHERE conversation = ?1 ORDER BY time, id LIMIT ?2",
-        )?;
+             FROM requests WHERE {these} ORDER BY time, id LIMIT ?2",
+        ))?;
         let rows = statement.query_map((id, MOST), |row| {
             let tools: String = row.get(13)?;
             Ok(Turn {
@@ -96,6 +101,31 @@ impl Reader {
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
+}
+
+/// What the rows of a conversation (`?1`) fulfil. Those that joined it have an index. The one that opened it was written
+/// just after the id was made: it stands in the span in which the next request arrived, or shortly before.
+fn rows_of(connection: &Connection, id: &str) -> Result<String, rusqlite::Error> {
+    if !schema::has_table(connection, "spans")? {
+        return Ok("conversation = ?1".to_owned());
+    }
+    let mut rows = "SELECT id FROM entries WHERE conversation = ?1".to_owned();
+    if let Some(made) = conversation::made(id) {
+        let after = "SELECT min(first) FROM spans WHERE latest >= ?1";
+        let these = format!(
+            "SELECT first, last FROM spans WHERE first <= ifnull(({after}), {}) ORDER BY first DESC LIMIT 3",
+            i64::MAX
+        );
+        let sql = format!("SELECT ifnull(min(first), 1), ifnull(max(last), 0) FROM ({these})");
+        let (first, last): (i64, i64) =
+            connection.query_row(&sql, [made], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        rows +=
+            &format!(" UNION ALL SELECT id FROM entries WHERE opened = ?1 AND id BETWEEN {first} AND {last}");
+    }
+    if schema::has_table(connection, OLD_ROWS)? {
+        rows += &format!(" UNION ALL SELECT id FROM {OLD_ROWS} WHERE conversation = ?1");
+    }
+    Ok(format!("id IN ({rows})"))
 }
 
 /// Puts every request under its parent. A parent counts only when it came before: what clients say of request ids cannot

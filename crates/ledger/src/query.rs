@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use jiff::Timestamp;
 use jiff::tz::Offset;
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 use tollgate_base::{Amount, clock};
 use tollgate_observe::{Spend, Spent};
 
@@ -16,6 +16,7 @@ use crate::failure::Failure;
 use crate::retention::Whole;
 use crate::schema;
 use crate::store::{DAY, milliseconds_of};
+use crate::sums;
 
 /// What a column holds and how it is added up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -221,7 +222,9 @@ impl Reader {
         let transaction = self.connection.unchecked_transaction()?;
         let bound = |time: Option<SystemTime>, open| time.map_or(open, milliseconds_of);
         let (since, until) = (bound(question.since, 0), bound(question.until, i64::MAX));
-        let source = source(Whole::read(&transaction)?, since, until, question.rows);
+        let whole = Whole::read(&transaction)?;
+        let rows = rows(&transaction, since.max(whole.rows), until)?;
+        let source = source(&rows, whole, since, until, question.rows);
         let (names, columns, tail) = shape(question);
         head(&names);
         let mut statement = transaction.prepare(&format!("SELECT {columns} FROM ({source}) {tail}"))?;
@@ -248,11 +251,16 @@ impl Reader {
         let now = milliseconds_of(wall);
         let today = now - now.rem_euclid(DAY);
         let days = Timestamp::try_from(wall).map_or(0, |stamp| Offset::UTC.to_datetime(stamp).day() - 1);
-        let mut statement = self.connection.prepare(
-            "SELECT consumer, bucket, sum(requests), sum(total), sum(cost) FROM days
-             WHERE bucket BETWEEN ?1 AND ?2 AND consumer <> '' GROUP BY consumer, bucket",
-        )?;
-        let mut rows = statement.query((today - i64::from(days) * DAY, today))?;
+        let transaction = self.connection.unchecked_transaction()?;
+        // Rows of the last minute may not be in the sums yet. Version 1 had them there at once.
+        let summed = sums::summed(&transaction).optional()?.unwrap_or(i64::MAX);
+        let mut statement = transaction.prepare(&format!(
+            "SELECT consumer, bucket, sum(requests), sum(total), sum(cost) FROM (
+               SELECT consumer, bucket, requests, total, cost FROM days
+               UNION ALL SELECT consumer, time - time % {DAY}, 1, total, ifnull(cost, 0) FROM requests WHERE id > ?3
+             ) WHERE bucket BETWEEN ?1 AND ?2 AND consumer <> '' GROUP BY consumer, bucket",
+        ))?;
+        let mut rows = statement.query((today - i64::from(days) * DAY, today, summed))?;
         while let Some(row) = rows.next()? {
             let count = |index: usize| Ok::<_, rusqlite::Error>(row.get::<_, i64>(index)?.unsigned_abs());
             let used = Spent {
@@ -275,14 +283,27 @@ fn unreadable(data: &Path, failure: impl Into<Failure>) -> ReadError {
     ReadError::Unreadable(data.to_owned(), failure.into().to_string())
 }
 
+/// What rows of this stretch of time fulfil.
+fn rows(connection: &Connection, since: i64, until: i64) -> Result<String, rusqlite::Error> {
+    let times = format!("time >= {since} AND time < {until}");
+    if !schema::has_table(connection, "spans")? {
+        // Version 1: times have an index.
+        return Ok(times);
+    }
+    let sql =
+        "SELECT ifnull(min(first), 1), ifnull(max(last), 0) FROM spans WHERE latest >= ?1 AND earliest < ?2";
+    let (first, last): (i64, i64) =
+        connection.query_row(sql, [since, until], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(format!("id BETWEEN {first} AND {last} AND {times}"))
+}
+
 /// The rows and rollups that together are this stretch of time, each request once.
-fn source(whole: Whole, since: i64, until: i64, rows: bool) -> String {
-    let from = since.max(whole.rows);
+fn source(these: &str, whole: Whole, since: i64, until: i64, rows: bool) -> String {
     let requests = format!(
         "SELECT id, time AS at, request_id, consumer, route, model_requested, model, vendor, source, status, termination, \
          attempts, arm, conversation, currency, 1 AS requests, input, output, total, cached, cache_written, reasoning, cost, \
          duration_ms, first_token_ms, first_token_ms IS NOT NULL AS first_tokens \
-         FROM requests WHERE time >= {from} AND time < {until}"
+         FROM requests WHERE {these}"
     );
     if rows {
         return requests;

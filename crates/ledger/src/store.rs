@@ -1,92 +1,73 @@
-//! `Store`: the open file. Adds a batch of rows and its rollups in one transaction: all of it or nothing.
+//! `Store`: the open file. Adds a batch of rows, and now and then the rollups, in one transaction: all of it or nothing.
+//!
+//! After a failure the store is dropped: what it remembers of the file may not be true any more.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::types::ToSql;
-use rusqlite::{Connection, Statement, Transaction};
+use rusqlite::{Connection, TransactionBehavior};
 use tollgate_observe::Entry;
 
 use crate::failure::Failure;
-use crate::schema::{self, KEYS, SUMS};
+use crate::names::{Dictionary, Names};
+use crate::rows::{self, Row};
+use crate::schema;
+use crate::sums::{self, Sums};
 
 /// Milliseconds of an hour and a day.
 pub(crate) const HOUR: i64 = 3_600_000;
 pub(crate) const DAY: i64 = 24 * HOUR;
 
-/// Columns of a row, in the order of [`values`].
-const COLUMNS: [&str; 25] = [
-    "time",
-    "request_id",
-    "consumer",
-    "route",
-    "model_requested",
-    "model",
-    "vendor",
-    "input",
-    "output",
-    "total",
-    "cached",
-    "cache_written",
-    "reasoning",
-    "source",
-    "duration_ms",
-    "first_token_ms",
-    "cost",
-    "currency",
-    "status",
-    "termination",
-    "attempts",
-    "arm",
-    "conversation",
-    "parent",
-    "tools",
-];
+/// Rows of a span.
+const SPAN: i64 = 65_536;
+
+const SPANS: &str = "INSERT INTO spans VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (first) DO UPDATE \
+    SET last = excluded.last, earliest = excluded.earliest, latest = excluded.latest";
 
 /// The ledger's file, open for writing.
 #[derive(Debug)]
 pub(crate) struct Store {
     pub(crate) connection: Connection,
-    adding: Adding,
+    /// Number of the last row.
+    last: i64,
+    written: Written,
 }
 
-/// The statements that add rows, as SQLite reads them.
-#[derive(Debug)]
-struct Adding {
-    requests: String,
-    hours: String,
-    days: String,
+/// What is remembered of what this process has written.
+#[derive(Debug, Default)]
+struct Written {
+    names: Dictionary,
+    /// The day of its names, when it ends.
+    day_ends: i64,
+    span: Option<Span>,
+    sums: Sums,
 }
 
-impl Adding {
-    fn new() -> Self {
-        let marks = vec!["?"; COLUMNS.len()].join(", ");
-        Self {
-            requests: format!("INSERT INTO requests ({}) VALUES ({marks})", COLUMNS.join(", ")),
-            hours: Self::sums_of("hours"),
-            days: Self::sums_of("days"),
-        }
-    }
-
-    fn sums_of(table: &str) -> String {
-        let marks = vec!["?"; 1 + KEYS.len() + SUMS.len()].join(", ");
-        let adding = SUMS
-            .map(|sum| format!("{sum} = {sum} + excluded.{sum}"))
-            .join(", ");
-        format!(
-            "INSERT INTO {table} (bucket, {keys}, {}) VALUES ({marks}) ON CONFLICT (bucket, {keys}) DO UPDATE SET {adding}",
-            SUMS.join(", "),
-            keys = KEYS.join(", "),
-        )
-    }
+/// Rows that follow each other, and the times that they are of.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    first: i64,
+    earliest: i64,
+    latest: i64,
+    /// Rows of a later hour begin another one, so that rows can go hour by hour.
+    ends: i64,
+    /// The row from which on names are its rows'.
+    names_from: i64,
 }
 
 impl Store {
     pub(crate) fn open(data: &Path) -> Result<Self, Failure> {
+        let mut connection = schema::open(data)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let sql = "SELECT max(ifnull((SELECT max(id) FROM entries), 0), ifnull((SELECT max(last) FROM spans), 0), ?1)";
+        let summed = sums::summed(&transaction)?;
+        let last = transaction.query_row(sql, [summed], |row| row.get(0))?;
+        sums::catch_up(&transaction, last)?;
+        transaction.commit()?;
         Ok(Self {
-            connection: schema::open(data)?,
-            adding: Adding::new(),
+            connection,
+            last,
+            written: Written::default(),
         })
     }
 
@@ -94,152 +75,106 @@ impl Store {
     pub(crate) fn add(&mut self, entries: &[Entry]) -> Result<(), Failure> {
         let transaction = self
             .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
-        insert(&transaction, &self.adding.requests, entries)?;
-        roll_up(&transaction, &self.adding, entries)?;
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let last = self.written.write(&transaction, entries, self.last)?;
+        if self.written.sums.are_due() {
+            self.written.sums.write(&transaction, last)?;
+        }
+        transaction.commit()?;
+        self.last = last;
+        Ok(())
+    }
+
+    /// Writes the sums that are still in memory.
+    pub(crate) fn settle(&mut self) -> Result<(), Failure> {
+        if self.written.sums.is_empty() {
+            return Ok(());
+        }
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        self.written.sums.write(&transaction, self.last)?;
         transaction.commit()?;
         Ok(())
     }
-}
 
-fn insert(transaction: &Transaction<'_>, sql: &str, entries: &[Entry]) -> Result<(), Failure> {
-    let mut statement = transaction.prepare(sql)?;
-    for entry in entries {
-        bind(&mut statement, entry)?;
-        statement.raw_execute()?;
+    /// Rows are gone, perhaps some of the span that is written: the next ones begin another.
+    pub(crate) fn rows_are_gone(&mut self) {
+        self.written.span = None;
     }
-    Ok(())
-}
 
-/// Binds a row's values in the order of [`COLUMNS`].
-fn bind(statement: &mut Statement<'_>, entry: &Entry) -> Result<(), rusqlite::Error> {
-    let request_id = entry.request_id.to_str().unwrap_or_default();
-    let (tokens, place) = (&entry.tokens, entry.place.as_ref());
-    let values: [&dyn ToSql; COLUMNS.len()] = [
-        &milliseconds_of(entry.time),
-        &request_id,
-        &entry.consumer.as_deref(),
-        &entry.route.as_deref(),
-        &entry.model_requested.as_deref(),
-        &entry.model.as_deref(),
-        &entry.vendor,
-        &signed(tokens.input),
-        &signed(tokens.output),
-        &signed(tokens.total),
-        &signed(tokens.cached),
-        &signed(tokens.cache_written),
-        &signed(tokens.reasoning),
-        &entry.source.map(tollgate_observe::usage::Source::name),
-        &milliseconds(entry.duration),
-        &entry.first_token.map(milliseconds),
-        &entry.cost.map(|cost| signed(cost.0)),
-        &entry.currency.as_deref(),
-        &entry.status,
-        &entry.termination.map(tollgate_base::Termination::name),
-        &entry.attempts,
-        &entry.arm.as_deref(),
-        &place.map(|place| &*place.conversation),
-        &place.and_then(|place| place.parent.as_deref()),
-        &place.and_then(|place| place.tools.as_deref()),
-    ];
-    for (index, value) in values.iter().enumerate() {
-        statement.raw_bind_parameter(index + 1, value)?;
+    /// Names from this row on may be given to rows that are still to be written.
+    pub(crate) fn names_in_use(&self) -> i64 {
+        self.written.names.from()
     }
-    Ok(())
 }
 
-/// Names that a sum is kept for, in the order of [`KEYS`].
-type Names<'e> = [&'e str; KEYS.len()];
-
-/// What is added to a rollup: by bucket and names.
-type Rollup<'e> = HashMap<(i64, Names<'e>), [i64; SUMS.len()]>;
-
-fn roll_up(transaction: &Transaction<'_>, adding: &Adding, entries: &[Entry]) -> Result<(), Failure> {
-    let hours = by_hour(entries);
-    add_sums(transaction, &adding.hours, &hours)?;
-    let mut days = Rollup::new();
-    for ((hour, names), sums) in hours {
-        add(
-            days.entry((hour - hour.rem_euclid(DAY), names)).or_default(),
-            sums,
-        );
-    }
-    add_sums(transaction, &adding.days, &days)
-}
-
-/// The sums of a batch. Rows that follow each other are often of the same names: those are looked up once.
-fn by_hour(entries: &[Entry]) -> Rollup<'_> {
-    let mut hours = Rollup::new();
-    let keyed = entries.iter().map(|entry| {
-        let time = milliseconds_of(entry.time);
-        ((time - time.rem_euclid(HOUR), names(entry)), amounts(entry))
-    });
-    let mut run: Option<((i64, Names<'_>), [i64; SUMS.len()])> = None;
-    for (key, amounts) in keyed {
-        match &mut run {
-            Some((same, sums)) if *same == key => add(sums, amounts),
-            _ => {
-                if let Some((key, sums)) = run.replace((key, amounts)) {
-                    add(hours.entry(key).or_default(), sums);
-                }
+impl Written {
+    /// Writes rows behind `last`; gives the number of the last of them.
+    fn write(
+        &mut self,
+        connection: &Connection,
+        entries: &[Entry],
+        last: i64,
+    ) -> Result<i64, rusqlite::Error> {
+        let mut rows = Vec::with_capacity(entries.len());
+        let mut id = last;
+        let mut before: Option<(Names<'_>, i64)> = None;
+        for entry in entries {
+            id += 1;
+            let time = milliseconds_of(entry.time);
+            if time >= self.day_ends || self.names.is_full() {
+                self.day_ends = time - time.rem_euclid(DAY) + DAY;
+                self.names.begin(id);
+                before = None;
             }
+            self.place(connection, id, time)?;
+            let names = Names::of(entry);
+            // Rows that follow each other are often of the same names: those are looked up once.
+            let number = match before {
+                Some((same, number)) if same == names => number,
+                _ => self.names.number(connection, &names, id)?,
+            };
+            before = Some((names, number));
+            self.sums.add(time, number, entry);
+            rows.push(Row {
+                id,
+                names: number,
+                time,
+                entry,
+            });
         }
+        rows::insert(connection, &rows)?;
+        self.write_span(connection, id)?;
+        Ok(id)
     }
-    if let Some((key, sums)) = run {
-        add(hours.entry(key).or_default(), sums);
-    }
-    hours
-}
 
-fn add(sums: &mut [i64; SUMS.len()], more: [i64; SUMS.len()]) {
-    for (sum, more) in sums.iter_mut().zip(more) {
-        *sum = sum.saturating_add(more);
-    }
-}
-
-fn add_sums(transaction: &Transaction<'_>, sql: &str, rollup: &Rollup<'_>) -> Result<(), Failure> {
-    let mut statement = transaction.prepare(sql)?;
-    for ((bucket, names), sums) in rollup {
-        statement.raw_bind_parameter(1, bucket)?;
-        for (index, name) in names.iter().enumerate() {
-            statement.raw_bind_parameter(2 + index, name)?;
+    /// Finds a row its span: the one that is written, or another.
+    fn place(&mut self, connection: &Connection, row: i64, time: i64) -> Result<(), rusqlite::Error> {
+        match &mut self.span {
+            Some(span) if time < span.ends && row < span.first + SPAN => {
+                span.earliest = span.earliest.min(time);
+                span.latest = span.latest.max(time);
+                return Ok(());
+            }
+            _ => self.write_span(connection, row - 1)?,
         }
-        for (index, sum) in sums.iter().enumerate() {
-            statement.raw_bind_parameter(2 + KEYS.len() + index, sum)?;
-        }
-        statement.raw_execute()?;
+        self.span = Some(Span {
+            first: row,
+            earliest: time,
+            latest: time,
+            ends: time - time.rem_euclid(HOUR) + HOUR,
+            names_from: self.names.from(),
+        });
+        Ok(())
     }
-    Ok(())
-}
 
-fn names(entry: &Entry) -> Names<'_> {
-    [
-        entry.consumer.as_deref().unwrap_or_default(),
-        entry.route.as_deref().unwrap_or_default(),
-        entry.model.as_deref().unwrap_or_default(),
-        entry.vendor.unwrap_or_default(),
-        entry.source.map_or("", tollgate_observe::usage::Source::name),
-        entry.termination.map_or("", tollgate_base::Termination::name),
-        entry.arm.as_deref().unwrap_or_default(),
-        entry.currency.as_deref().unwrap_or_default(),
-    ]
-}
-
-fn amounts(entry: &Entry) -> [i64; SUMS.len()] {
-    let tokens = &entry.tokens;
-    [
-        1,
-        signed(tokens.input),
-        signed(tokens.output),
-        signed(tokens.total),
-        signed(tokens.cached),
-        signed(tokens.cache_written),
-        signed(tokens.reasoning),
-        entry.cost.map_or(0, |cost| signed(cost.0)),
-        milliseconds(entry.duration),
-        entry.first_token.map_or(0, milliseconds),
-        i64::from(entry.first_token.is_some()),
-    ]
+    fn write_span(&self, connection: &Connection, last: i64) -> Result<(), rusqlite::Error> {
+        let Some(span) = &self.span else { return Ok(()) };
+        let values = (span.first, last, span.earliest, span.latest, span.names_from);
+        connection.prepare_cached(SPANS)?.execute(values)?;
+        Ok(())
+    }
 }
 
 /// Milliseconds since 1970.
@@ -248,13 +183,13 @@ pub(crate) fn milliseconds_of(time: SystemTime) -> i64 {
         .map_or(0, milliseconds)
 }
 
-fn milliseconds(duration: Duration) -> i64 {
+pub(crate) fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Tokens and costs beyond it are a vendor's nonsense: they must not make a sum overflow.
 const MOST: i64 = 1_000_000_000_000_000;
 
-fn signed(number: u64) -> i64 {
+pub(crate) fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(MOST).min(MOST)
 }

@@ -7,12 +7,17 @@ use std::time::{Duration, SystemTime};
 use http::HeaderValue;
 use tollgate_base::{Amount, Termination, clock};
 use tollgate_observe::Entry;
+use tollgate_observe::conversation::Place;
 use tollgate_observe::entry::Journal;
 use tollgate_observe::metrics::Metrics;
 use tollgate_observe::usage::{Source, Tokens};
 use tollgate_snapshot::settings;
 
 use super::*;
+
+mod old_files;
+mod rows;
+mod speed;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,6 +46,15 @@ fn entry(number: u64) -> Entry {
         attempts: 1,
         arm: None,
         place: None,
+    }
+}
+
+fn place(conversation: &str, opens: bool) -> Place {
+    Place {
+        conversation: Arc::from(conversation),
+        opens,
+        parent: None,
+        tools: None,
     }
 }
 

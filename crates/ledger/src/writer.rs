@@ -100,8 +100,7 @@ impl Writer {
             if batch.closing {
                 self.give_up();
                 self.sinks.close(LAST_ROWS, self.means.as_ref());
-                // Closing puts what is in the side file where it belongs.
-                self.store = None;
+                self.put_away();
             }
             let waiting = i64::try_from(self.held.len()).unwrap_or(i64::MAX);
             self.queue.counts.waiting.set(waiting);
@@ -219,6 +218,17 @@ impl Writer {
                 .as_ref()
                 .map_or(Reason::Shutdown, |failing| failing.reason);
             self.queue.counts.dropped(reason, left);
+        }
+    }
+
+    /// At the end: closing puts what is in the side file where it belongs.
+    fn put_away(&mut self) {
+        let Some(mut store) = self.store.take() else {
+            return;
+        };
+        if let Err(failure) = store.settle() {
+            // The next process adds them up from the rows.
+            tracing::warn!(error = %failure, "the sums of the usage ledger are not written");
         }
     }
 

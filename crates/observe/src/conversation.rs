@@ -281,6 +281,8 @@ fn name(text: &str) -> Box<str> {
 pub struct Place {
     /// The conversation's id: the session's, else one of ours.
     pub conversation: Arc<str>,
+    /// The id is one of ours and new: this request is the conversation's first.
+    pub opens: bool,
     /// `x-request-id` of the request whose answer this one goes on from.
     pub parent: Option<Arc<str>>,
     /// Tools that the last answer called, separated by commas.
@@ -360,11 +362,10 @@ impl Conversations {
             (Some(before), None) => Some(before.request.clone()),
             (None, None) => session.and_then(found).map(|link| link.request.clone()),
         };
-        let conversation = match &turn.session {
-            Some(session) => Arc::from(&**session),
-            None => same
-                .or(before)
-                .map_or_else(|| fresh(asked.request), |link| link.conversation.clone()),
+        let (conversation, opens) = match (&turn.session, same.or(before)) {
+            (Some(session), _) => (Arc::from(&**session), false),
+            (None, Some(link)) => (link.conversation.clone(), false),
+            (None, None) => (fresh(asked.request), true),
         };
         let link = Link {
             conversation: conversation.clone(),
@@ -378,19 +379,30 @@ impl Conversations {
         }
         Some(Place {
             conversation,
+            opens,
             parent,
             tools: (!turn.tools.is_empty()).then(|| turn.tools.join(",").into()),
         })
     }
 }
 
-/// An id that nobody had before. Time comes first: the ledger's index of conversations then grows at its end, where a
-/// random id would touch a page of its own with each request.
+/// What ids of ours begin with, and the digits of the time that follows.
+const OURS: &str = "conv-";
+const DIGITS: usize = 11;
+
+/// An id that nobody had before. Time comes first: by it the ledger finds the request that has the id first.
 fn fresh(request: &str) -> Arc<str> {
     let time = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
     let milliseconds = time.map_or(0, |time| time.as_millis());
     let random = RandomState::new().hash_one(request) >> 32;
-    format!("conv-{milliseconds:011x}{random:08x}").into()
+    format!("{OURS}{milliseconds:0DIGITS$x}{random:08x}").into()
+}
+
+/// When an id of ours was made, in milliseconds since 1970; `None` for a session's.
+#[must_use]
+pub fn made(id: &str) -> Option<i64> {
+    let time = id.strip_prefix(OURS)?.get(..DIGITS)?;
+    i64::from_str_radix(time, 16).ok()
 }
 
 #[cfg(test)]
@@ -461,9 +473,9 @@ mod tests {
     fn turns_are_linked_by_the_history_that_they_repeat() {
         let rig = rig();
         let one = rig.ask("1", ONE);
-        assert_eq!((&one.parent, &one.tools), (&None, &None));
+        assert_eq!((&one.parent, &one.tools, one.opens), (&None, &None, true));
         let two = rig.ask("2", TWO);
-        assert_eq!(two.conversation, one.conversation);
+        assert_eq!((&two.conversation, two.opens), (&one.conversation, false));
         assert_eq!(
             (two.parent.as_deref(), two.tools.as_deref()),
             (Some("1"), Some("weather,time"))
@@ -496,6 +508,12 @@ mod tests {
         assert!(asked.iter().all(|id| id.len() == "conv-".len() + 19), "{asked:?}");
         let times = asked.iter().map(|id| &id[.."conv-".len() + 11]);
         assert!(times.is_sorted(), "{asked:?}");
+        let now = clock::wall().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let age = now.as_millis() - u128::try_from(made(&asked[0]).unwrap()).unwrap();
+        assert!(
+            age < 600_000 && made("s1").is_none() && made("conv-1").is_none(),
+            "{age}"
+        );
         let different: std::collections::HashSet<_> = asked.iter().collect();
         assert_eq!(different.len(), asked.len());
     }
