@@ -1,6 +1,7 @@
 //! The chain: a route's links in order, and `Next`, the rest of it as a plugin sees it.
 
 use std::fmt;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -160,9 +161,14 @@ impl<'a> Next<'a> {
     /// when a plugin has asked for it, also when it did so in an earlier run of this rest: this request may be for the
     /// first route.
     ///
+    /// Not an async function: that would carry the request about once more.
+    ///
     /// # Errors
     /// What the inner plugins or the upstream failed with.
-    pub async fn run(self, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
+    pub fn run<'e>(self, exchange: &'e mut Exchange, request: Request) -> Running<'e>
+    where
+        'a: 'e,
+    {
         let mut rest = self;
         if exchange.take_reroute(rest.reroutes) {
             rest.reroutes = exchange.reroutes();
@@ -175,12 +181,15 @@ impl<'a> Next<'a> {
             rest.position = link.ordinal + 1;
             let chosen = link.choose(&exchange.host, exchange.cluster.as_deref());
             if let Some(plugin) = chosen.and_then(|candidate| candidate.plugin.as_ref()) {
-                return plugin.call(exchange, request, rest).await;
+                return plugin.call(exchange, request, rest);
             }
         }
-        rest.host.forward(exchange, request).await
+        rest.host.forward(exchange, request)
     }
 }
+
+/// The rest of a chain at work, see [`Next::run`].
+pub type Running<'e> = Pin<Box<dyn Future<Output = Result<Response, Error>> + 'e>>;
 
 #[cfg(test)]
 mod tests {

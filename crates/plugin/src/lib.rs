@@ -10,7 +10,7 @@ mod exchange;
 mod phase;
 mod rule;
 
-pub use chain::{Candidate, Condition, Link, Next, Origin, Plugin};
+pub use chain::{Candidate, Condition, Link, Next, Origin, Plugin, Running};
 pub use credential::CredentialPlace;
 pub use exchange::{Caller, Exchange, Host, Money, cluster_name, unknown_cluster};
 pub use phase::{Order, Phase};

@@ -62,6 +62,11 @@ impl Account {
         &self.record
     }
 
+    /// Whether the client speaks TLS.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.client.connection.tls
+    }
+
     /// Hands the account to the answer's body.
     pub(crate) fn attach(self, response: Response) -> hyper::Response<Delivery> {
         self.note_head(&response);

@@ -155,11 +155,9 @@ async fn serve_http2(worker: Rc<Worker>, client: Rc<Client>, stream: Stream, fir
     let peer = client.connection.peer;
     // Boxed: hyper keeps the room of a request's future for as long as the stream lives.
     let service = service_fn(move |incoming: http::Request<Incoming>| {
-        let (worker, client) = (worker.clone(), client.clone());
-        Box::pin(async move {
-            let arriving = incoming.map(Arriving::Http2);
-            Ok::<_, Infallible>(request::handle(worker, client, arriving, None).await)
-        })
+        let arriving = incoming.map(Arriving::Http2);
+        let handling = request::handle(worker.clone(), &client, arriving, None);
+        Box::pin(async move { Ok::<_, Infallible>(handling.await) })
     });
     let mut serving = Box::pin(builder.serve_connection(io, service));
     let mut is_told = false;

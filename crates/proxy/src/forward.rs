@@ -61,7 +61,7 @@ impl Host for Router<'_> {
         account::capture(&self.snapshot.settings.access_log, &exchange.record, &request);
 
         let mut response = self
-            .attempt(destination, &route.policy, request, &timers, exchange)
+            .attempt(destination, &route.policy, &mut request, &timers, exchange)
             .await?;
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         remove_hop_by_hop(response.headers_mut(), upgraded);
@@ -103,7 +103,7 @@ impl Router<'_> {
         &self,
         destination: &Destination,
         policy: &Policy,
-        request: Request,
+        request: &mut Request,
         timers: &SendTimers,
         exchange: &mut Exchange,
     ) -> Result<Response, Error> {
@@ -118,16 +118,15 @@ impl Router<'_> {
         }
         let mut left = policy.retry.attempts;
         let may_repeat = policy.retry.attempts > 0 || !destination.fallbacks.is_empty();
-        let mut current = request;
-        if may_repeat && is_small(&current) {
-            current.body_mut().buffer("retry buffer", RETRY_BUFFER).await?;
+        if may_repeat && is_small(request) {
+            request.body_mut().buffer("retry buffer", RETRY_BUFFER).await?;
         }
         loop {
-            let is_whole = may_repeat && is_at_hand(&current);
-            let span = spans::open(&record.trace, Kind::Attempt, &cluster.name, &mut current);
-            let method = current.method().clone();
+            let is_whole = may_repeat && is_at_hand(request);
+            let span = spans::open(&record.trace, Kind::Attempt, &cluster.name, request);
+            let method = request.method().clone();
             let upstreams = &self.worker.upstreams;
-            let mut outcome = upstreams.send_kept(cluster, &mut current, timers, record).await;
+            let mut outcome = upstreams.send_kept(cluster, request, timers, record).await;
             if timers.first_event.is_some()
                 && let Ok(response) = outcome
             {

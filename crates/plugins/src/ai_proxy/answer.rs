@@ -17,33 +17,47 @@ use tollgate_plugin::Exchange;
 use super::request::Answerable;
 use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply};
 
+/// What becomes of an answer.
+pub(super) enum Treated {
+    /// It goes on as it is now.
+    Done(Response),
+    /// It has to be read before it can be translated.
+    Unread(Unread),
+}
+
+/// An answer that is translated as a whole.
+pub(super) struct Unread {
+    plan: AnswerPlan,
+    response: Response,
+}
+
 /// Translates the answer where it has to be.
-pub(super) async fn respond(
-    exchange: &mut Exchange,
+pub(super) fn respond(
+    exchange: &Exchange,
     provider: &Provider,
     request: Answerable,
     response: Response,
-) -> Result<Response, Error> {
+) -> Treated {
     let Some(plan) = request.plan else {
-        return Ok(response);
+        return Treated::Done(response);
     };
     let untouchable = !request.from_upstream
         || response.status() != StatusCode::OK
         || response.headers().contains_key(CONTENT_ENCODING);
     if untouchable {
-        return Ok(response);
+        return Treated::Done(response);
     }
     if is_event_stream(&response) {
-        if !plan.touches_stream(provider) {
+        return Treated::Done(match plan.touches_stream(provider) {
+            true => translate_stream(exchange, provider, &plan, response),
             // Whether it ends as it should is seen where the answer leaves the gateway.
-            return Ok(response);
-        }
-        return Ok(translate_stream(exchange, provider, &plan, response));
+            false => response,
+        });
     }
-    if !plan.touches_answer(provider) {
-        return Ok(response);
+    match plan.touches_answer(provider) {
+        true => Treated::Unread(Unread { plan, response }),
+        false => Treated::Done(response),
     }
-    translate_answer(exchange, provider, &plan, response).await
 }
 
 fn is_event_stream(response: &Response) -> bool {
@@ -53,41 +67,44 @@ fn is_event_stream(response: &Response) -> bool {
         .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
-async fn translate_answer(
-    exchange: &mut Exchange,
-    provider: &Provider,
-    plan: &AnswerPlan,
-    mut response: Response,
-) -> Result<Response, Error> {
-    let read = response.body_mut().buffer(BODY_LIMIT_NAME, BODY_LIMIT).await;
-    let answer = read.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Error::upstream(
-            StatusCode::BAD_GATEWAY,
-            "response_payload_too_large",
-            error.message().to_owned(),
-        ),
-        _ => error,
-    })?;
-    let fault = match plan.answer(provider, &answer) {
-        Ok(None) => return Ok(response),
-        Ok(Some(translated)) => {
-            response.headers_mut().remove(CONTENT_LENGTH);
-            *response.body_mut() = Body::bytes(translated);
-            return Ok(response);
-        }
-        Err(fault) => fault,
-    };
-    exchange.record.terminate(Termination::UpstreamError);
-    Ok(match fault {
-        AnswerFault::Vendor(text) => {
-            let text = format!("failed to process response body: {text}");
-            reply::failed(exchange, "ai-proxy.proc_resp_body_failed", text)
-        }
-        AnswerFault::Client(text) => {
-            let text = format!("failed to convert response to claude format: {text}");
-            reply::failed(exchange, "ai-proxy.convert_resp_to_claude_failed", text)
-        }
-    })
+impl Unread {
+    /// The answer as the client understands it.
+    pub(super) async fn translated(
+        self,
+        exchange: &Exchange,
+        provider: &Provider,
+    ) -> Result<Response, Error> {
+        let Unread { plan, mut response } = self;
+        let read = response.body_mut().buffer(BODY_LIMIT_NAME, BODY_LIMIT).await;
+        let answer = read.map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Error::upstream(
+                StatusCode::BAD_GATEWAY,
+                "response_payload_too_large",
+                error.message().to_owned(),
+            ),
+            _ => error,
+        })?;
+        let fault = match plan.answer(provider, &answer) {
+            Ok(None) => return Ok(response),
+            Ok(Some(translated)) => {
+                response.headers_mut().remove(CONTENT_LENGTH);
+                *response.body_mut() = Body::bytes(translated);
+                return Ok(response);
+            }
+            Err(fault) => fault,
+        };
+        exchange.record.terminate(Termination::UpstreamError);
+        Ok(match fault {
+            AnswerFault::Vendor(text) => {
+                let text = format!("failed to process response body: {text}");
+                reply::failed(exchange, "ai-proxy.proc_resp_body_failed", text)
+            }
+            AnswerFault::Client(text) => {
+                let text = format!("failed to convert response to claude format: {text}");
+                reply::failed(exchange, "ai-proxy.convert_resp_to_claude_failed", text)
+            }
+        })
+    }
 }
 
 fn translate_stream(

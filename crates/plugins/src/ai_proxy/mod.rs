@@ -25,10 +25,11 @@ use tollgate_plugin::{Exchange, Next, Plugin};
 
 use crate::table::ParseContext;
 
+use answer::Treated;
 pub(crate) use config::FIELDS;
 use context::ContextText;
-use request::{Plan, Prepared};
-use tokens::TokenPool;
+use request::{Plan, Spare};
+use tokens::{Choice, TokenPool};
 use watch::Account;
 
 /// Name and size of the limit on bodies that are read.
@@ -65,13 +66,49 @@ impl Plugin for AiProxy {
     async fn call(
         &self,
         exchange: &mut Exchange,
-        request: Request,
+        mut request: Request,
         next: Next<'_>,
     ) -> Result<Response, Error> {
-        match &self.active {
-            Some(active) => active.call(exchange, request, next).await,
-            None => next.run(exchange, request).await,
+        // One future for all that every request needs: each further one would carry the request about once more.
+        let Some(active) = &self.active else {
+            return next.run(exchange, request).await;
+        };
+        let (plan, choice) = active.begin(exchange, &mut request);
+        let context_file = match &active.provider.context {
+            Some(file) if plan.takes_context() => {
+                let limit = active.provider.call_timeout;
+                match Box::pin(active.context.get(file, limit, exchange, next)).await {
+                    Ok(text) => Some(text),
+                    Err(cause) => return Ok(reply::no_context(exchange, &cause)),
+                }
+            }
+            _ => None,
+        };
+        let prepared = request::prepare(&active.provider, &plan, &mut request, &choice, context_file);
+        let mut answerable = match prepared.await? {
+            Ok(answerable) => answerable,
+            Err(fault) => return Ok(reply::refused(exchange, plan.dialect, &fault)),
+        };
+        let attempts_before = exchange.record.attempts.get();
+        let spare = active.spare(&choice, &request);
+        let mut response = next.run(exchange, request).await?;
+        answerable.from_upstream = exchange.record.attempts.get() > attempts_before;
+        let is_settled = !answerable.from_upstream || active.tokens.settle(choice.index, response.status());
+        if let Some(spare) = spare.filter(|_| !is_settled) {
+            // Boxed, as all that few requests need: its room would be carried about by every one.
+            let again = active.try_other_tokens(exchange, &spare, choice, response.status(), next);
+            if let Some(better) = Box::pin(again).await {
+                response = better;
+            }
         }
+        let mut answer = match answer::respond(exchange, &active.provider, answerable, response) {
+            Treated::Done(answer) => answer,
+            Treated::Unread(unread) => Box::pin(unread.translated(exchange, &active.provider)).await?,
+        };
+        if let Some(account) = &plan.account {
+            account.answered(&exchange.record, &mut answer);
+        }
+        Ok(answer)
     }
 
     fn models(&self) -> Vec<String> {
@@ -83,77 +120,31 @@ impl Plugin for AiProxy {
 }
 
 impl Active {
-    async fn call(
-        &self,
-        exchange: &mut Exchange,
-        mut request: Request,
-        next: Next<'_>,
-    ) -> Result<Response, Error> {
-        exchange.remove_credentials(&mut request);
+    /// What is known of the request before its body is read.
+    fn begin(&self, exchange: &mut Exchange, request: &mut Request) -> (Plan, Choice) {
+        exchange.remove_credentials(request);
         exchange.buffer_limit = exchange.buffer_limit.max(BODY_LIMIT);
         exchange.record.vendor.set(Some(self.provider.row.name));
-        let account = Account::begin(exchange, &request);
-        let plan = Plan::of(&self.provider, &request).accounted_to(account.clone());
+        let account = Account::begin(exchange, request);
+        let plan = Plan::of(&self.provider, request, account);
         let choice = self.tokens.choose(&plan, request.headers());
-        let context_file = match &self.provider.context {
-            Some(file) if plan.takes_context() => {
-                let limit = self.provider.call_timeout;
-                match Box::pin(self.context.get(file, limit, exchange, next)).await {
-                    Ok(text) => Some(text),
-                    Err(cause) => return Ok(reply::no_context(exchange, &cause)),
-                }
-            }
-            _ => None,
-        };
-        let prepared = match request::prepare(&self.provider, plan, request, &choice, context_file).await? {
-            Ok(prepared) => prepared,
-            Err(refusal) => return Ok(reply::refused(exchange, refusal.dialect, &refusal.fault)),
-        };
-        let (prepared, response) = self.send(exchange, prepared, choice, next).await?;
-        let mut answer = answer::respond(exchange, &self.provider, prepared, response).await?;
-        if let Some(account) = &account {
-            account.answered(&exchange.record, &mut answer);
-        }
-        Ok(answer)
+        (plan, choice)
     }
 
-    /// Sends the request; after a failure that counts, again with another token.
-    async fn send(
-        &self,
-        exchange: &mut Exchange,
-        prepared: Prepared,
-        choice: tokens::Choice,
-        next: Next<'_>,
-    ) -> Result<(request::Answerable, Response), Error> {
-        let attempts_before = exchange.record.attempts.get();
-        let spare = self
-            .tokens
-            .needs_spare(&choice)
-            .then(|| prepared.spare())
-            .flatten();
-        let (answerable, request) = prepared.take();
-        let response = next.run(exchange, request).await?;
-        let answerable = answerable.of_upstream(exchange.record.attempts.get() > attempts_before);
-        if !answerable.from_upstream || self.tokens.settle(choice.index, response.status()) {
-            return Ok((answerable, response));
-        }
-        let Some(spare) = &spare else {
-            return Ok((answerable, response));
-        };
-        // Boxed, as all that few requests need: its room would be carried about by every one.
-        let again = Box::pin(self.try_other_tokens(exchange, spare, choice, response.status(), next));
-        Ok(match again.await {
-            Some(better) => (answerable, better),
-            None => (answerable, response),
-        })
+    /// A copy of the request, if it may have to be sent with another token and can be.
+    fn spare(&self, choice: &Choice, request: &Request) -> Option<Spare> {
+        self.tokens
+            .needs_spare(choice)
+            .then(|| Spare::of(request))
+            .flatten()
     }
 
     /// A good answer with one of the other tokens, if there is one.
     async fn try_other_tokens(
         &self,
         exchange: &mut Exchange,
-        spare: &request::Spare,
-        choice: tokens::Choice,
+        spare: &Spare,
+        choice: Choice,
         status: http::StatusCode,
         next: Next<'_>,
     ) -> Option<Response> {

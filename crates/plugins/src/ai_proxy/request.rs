@@ -42,7 +42,7 @@ pub(super) struct Plan {
     /// The whole body will be at hand, so that the request can be sent again.
     pub(super) repeatable: bool,
     /// Who is told what is asked.
-    account: Option<Rc<Account>>,
+    pub(super) account: Option<Rc<Account>>,
 }
 
 /// What is done with the request's body.
@@ -64,7 +64,7 @@ impl Plan {
         self.api == Some(Api::Chat) && self.body == BodyUse::Json
     }
 
-    pub(super) fn of(provider: &Provider, request: &Request) -> Self {
+    pub(super) fn of(provider: &Provider, request: &Request, account: Option<Rc<Account>>) -> Self {
         let sent = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         let decoded = path::decoded(sent);
         let mut api = provider.api_of(&decoded);
@@ -93,12 +93,8 @@ impl Plan {
             client_path,
             body,
             repeatable: body != BodyUse::Leave || request.body().is_end_stream(),
-            account: None,
+            account,
         }
-    }
-
-    pub(super) fn accounted_to(self, account: Option<Rc<Account>>) -> Self {
-        Self { account, ..self }
     }
 }
 
@@ -140,18 +136,6 @@ fn text(headers: &HeaderMap, name: http::HeaderName) -> &str {
         .unwrap_or_default()
 }
 
-/// A request that will not be sent.
-pub(super) struct Refusal {
-    pub(super) dialect: Dialect,
-    pub(super) fault: RequestFault,
-}
-
-/// A request ready to be sent.
-pub(super) struct Prepared {
-    answerable: Answerable,
-    request: Request,
-}
-
 /// What the answer needs to know of the request.
 #[derive(Debug)]
 pub(super) struct Answerable {
@@ -161,39 +145,25 @@ pub(super) struct Answerable {
     pub(super) from_upstream: bool,
 }
 
-impl Answerable {
-    pub(super) fn of_upstream(mut self, from_upstream: bool) -> Self {
-        self.from_upstream = from_upstream;
-        self
-    }
-}
-
 /// A copy of the request, for another token.
 pub(super) struct Spare {
     parts: request::Parts,
     body: Bytes,
 }
 
-impl Prepared {
-    /// The request, and what its answer needs.
-    pub(super) fn take(self) -> (Answerable, Request) {
-        (self.answerable, self.request)
-    }
-
-    /// A copy, if the body is at hand.
-    pub(super) fn spare(&self) -> Option<Spare> {
-        let (mut parts, ()) = http::Request::new(()).into_parts();
-        parts.method = self.request.method().clone();
-        parts.uri = self.request.uri().clone();
-        parts.version = self.request.version();
-        parts.headers = self.request.headers().clone();
-        parts.extensions = self.request.extensions().clone();
-        let body = self.request.body().known_bytes()?;
-        Some(Spare { parts, body })
-    }
-}
-
 impl Spare {
+    /// A copy, if the body is at hand.
+    pub(super) fn of(request: &Request) -> Option<Self> {
+        let body = request.body().known_bytes()?;
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = request.method().clone();
+        parts.uri = request.uri().clone();
+        parts.version = request.version();
+        parts.headers = request.headers().clone();
+        parts.extensions = request.extensions().clone();
+        Some(Self { parts, body })
+    }
+
     /// The request with another token.
     pub(super) fn with_token(&self, provider: &Provider, token: &str) -> Option<Request> {
         let mut parts = self.parts.clone();
@@ -202,47 +172,44 @@ impl Spare {
     }
 }
 
-/// Makes the upstream request. The inner error is a refusal; the outer one a body that could not be read.
+/// Makes it the upstream request. The inner error is a refusal; the outer one a body that could not be read.
 pub(super) async fn prepare(
     provider: &Provider,
-    plan: Plan,
-    request: Request,
+    plan: &Plan,
+    request: &mut Request,
     choice: &Choice,
     context_file: Option<&str>,
-) -> Result<Result<Prepared, Refusal>, Error> {
-    let (mut parts, mut body) = request.into_parts();
+) -> Result<Result<Answerable, RequestFault>, Error> {
     let mut upstream_path = provider.upstream_path(plan.api, &plan.client_path);
-    provider.authorize(&mut parts.headers, choice.token(provider));
-    parts.headers.remove(ACCEPT_ENCODING);
+    // Apart, since the head may have to change with it.
+    let mut body = request.body_mut().take();
+    let headers = request.headers_mut();
+    provider.authorize(headers, choice.token(provider));
+    headers.remove(ACCEPT_ENCODING);
     if let Some(wire) = &provider.wire {
-        wire.head(&mut parts.headers, &mut upstream_path);
+        wire.head(headers, &mut upstream_path);
     }
     let mut outgoing = Outgoing {
         provider,
-        headers: &mut parts.headers,
+        headers,
         path: &mut upstream_path,
     };
-    let facts = match edit_body(provider, &plan, context_file, &mut body, &mut outgoing).await? {
+    let edited = edit_body(provider, plan, context_file, &mut body, &mut outgoing).await?;
+    *request.body_mut() = body;
+    let facts = match edited {
         Ok(facts) => facts,
-        Err(fault) => {
-            let dialect = plan.dialect;
-            return Ok(Err(Refusal { dialect, fault }));
-        }
+        Err(fault) => return Ok(Err(fault)),
     };
     let model = facts.as_ref().map_or("", |facts| facts.model.as_str());
     upstream_path = provider.with_model(upstream_path, model);
-    if let Err(fault) = set_target(provider, &mut parts, upstream_path) {
-        let dialect = plan.dialect;
-        return Ok(Err(Refusal { dialect, fault }));
+    if let Err(fault) = set_target(provider, request, upstream_path) {
+        return Ok(Err(fault));
     }
     if facts.is_some() {
-        parts.headers.remove(CONTENT_LENGTH);
+        request.headers_mut().remove(CONTENT_LENGTH);
     }
-    set_first_byte_timeout(provider, &plan, facts.as_ref(), &mut parts.headers);
-    Ok(Ok(Prepared {
-        answerable: answerable(provider, &plan, facts.unwrap_or_default()),
-        request: Request::from_parts(parts, body),
-    }))
+    set_first_byte_timeout(provider, plan, facts.as_ref(), request.headers_mut());
+    Ok(Ok(answerable(provider, plan, facts.unwrap_or_default())))
 }
 
 /// Reads and edits the body if it is to be; `None` when it streams through.
@@ -286,45 +253,40 @@ async fn edit_body(
 }
 
 /// Authority and path of the upstream request; what the client asked for is kept in `x-envoy-original-*`.
-fn set_target(
-    provider: &Provider,
-    parts: &mut request::Parts,
-    upstream_path: String,
-) -> Result<(), RequestFault> {
+fn set_target(provider: &Provider, request: &mut Request, upstream_path: String) -> Result<(), RequestFault> {
     let fault =
         |cause: &dyn std::fmt::Display| RequestFault::BadRequest(format!("invalid upstream path: {cause}"));
-    remove_all(&mut parts.headers, |name| {
+    let mut target = std::mem::take(request.uri_mut()).into_parts();
+    let headers = request.headers_mut();
+    remove_all(headers, |name| {
         matches!(name, "x-envoy-original-host" | "x-envoy-original-path")
     });
-    let client_authority = authority_of(parts);
-    let mut target = std::mem::take(&mut parts.uri).into_parts();
     let new_path = PathAndQuery::try_from(upstream_path).map_err(|cause| fault(&cause))?;
     if let Some(old) = target.path_and_query.take().filter(|old| *old != new_path) {
         let original = HeaderValue::from_str(old.as_str()).map_err(|cause| fault(&cause))?;
-        parts.headers.insert(X_ENVOY_ORIGINAL_PATH, original);
+        headers.insert(X_ENVOY_ORIGINAL_PATH, original);
     }
     target.path_and_query = Some(new_path);
     if let Some(host) = provider.provider_domain.as_ref().or(provider.host.as_ref()) {
-        let replaced = client_authority.filter(|old| old != host.as_str());
-        if let Some(original) = replaced.and_then(|old| HeaderValue::try_from(old).ok()) {
-            parts.headers.insert(X_ENVOY_ORIGINAL_HOST, original);
+        if let Some(original) = replaced(target.authority.as_ref(), headers, host) {
+            headers.insert(X_ENVOY_ORIGINAL_HOST, original);
         }
-        if parts.headers.contains_key(HOST) {
+        if headers.contains_key(HOST) {
             let value = HeaderValue::from_str(host.as_str()).map_err(|cause| fault(&cause))?;
-            parts.headers.insert(HOST, value);
+            headers.insert(HOST, value);
         }
         target.scheme.get_or_insert(Scheme::HTTP);
         target.authority = Some(host.clone());
     }
-    parts.uri = Uri::from_parts(target).map_err(|cause| fault(&cause))?;
+    *request.uri_mut() = Uri::from_parts(target).map_err(|cause| fault(&cause))?;
     Ok(())
 }
 
-/// The authority that the client named, in the target or in `Host`.
-fn authority_of(parts: &request::Parts) -> Option<String> {
-    let named = parts.uri.authority().map(Authority::as_str);
-    let host = || parts.headers.get(HOST)?.to_str().ok();
-    named.or_else(host).map(str::to_owned)
+/// The authority that the client named, in the target or in `Host`, unless it is `host` already.
+fn replaced(named: Option<&Authority>, headers: &HeaderMap, host: &Authority) -> Option<HeaderValue> {
+    let in_header = || headers.get(HOST)?.to_str().ok();
+    let old = named.map(Authority::as_str).or_else(in_header)?;
+    HeaderValue::from_str(old).ok().filter(|_| old != host.as_str())
 }
 
 /// The plan for the answer.

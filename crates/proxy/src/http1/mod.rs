@@ -98,7 +98,7 @@ async fn exchange(worker: &Rc<Worker>, client: &Rc<Client>, wire: &Rc<Wire>, arr
         false => Arriving::Http1(ClientBody::new(wire.clone(), early, turn)),
     };
     let incoming = Request::from_parts(head.parts, body);
-    let handling = request::handle(worker.clone(), client.clone(), incoming, takeover);
+    let handling = request::handle(worker.clone(), client, incoming, takeover);
     let Some(response) = answered(wire, Box::pin(handling)).await else {
         return Then::Drop;
     };
