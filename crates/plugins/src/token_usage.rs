@@ -42,6 +42,14 @@ const EXTRAS: &[(Name, Side, &str)] = &[
     (Name::GeneratedImages, Side::Output, "generated_images"),
 ];
 
+/// Their bits.
+const EXTRA_NAMES: u32 = Name::GeminiCached.bit()
+    | Name::GeminiToolUse.bit()
+    | Name::CacheCreation.bit()
+    | Name::CacheRead.bit()
+    | Name::GeminiThoughts.bit()
+    | Name::GeneratedImages.bit();
+
 /// Counts beside the sums, as the vendor names them; few, so that they are looked through.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Details(Vec<(Cow<'static, str>, i64)>);
@@ -185,7 +193,7 @@ impl Reading {
             }
         }
         let all = objects.into_iter().chain([&found.message]);
-        for place in all.filter(|place| place.is_there) {
+        for place in all.filter(|place| place.there & EXTRA_NAMES != 0) {
             for (name, details, shown) in EXTRAS {
                 let Some(count) = place.get(*name).map(Member::int) else {
                     continue;
@@ -252,18 +260,32 @@ impl Outer {
 }
 
 /// What an answer or event says outermost, found in one walk for all who ask.
-pub(crate) struct Outline<'t>(Vec<(Outer, Member<'t>)>);
+pub(crate) struct Outline<'t> {
+    /// Which of them are there, a bit each: most are asked for and are not.
+    there: u32,
+    found: Vec<(Outer, Member<'t>)>,
+}
 
 impl<'t> Outline<'t> {
     pub(crate) fn of(text: &'t [u8]) -> Self {
+        let mut outline = Self {
+            there: 0,
+            found: Vec::with_capacity(6),
+        };
         let known = path::members(text).filter_map(|(key, value)| Some((Outer::of(&key)?, value)));
-        let mut found = Vec::with_capacity(6);
-        found.extend(known.take(MEMBER_LIMIT));
-        Self(found)
+        for (name, value) in known.take(MEMBER_LIMIT) {
+            outline.there |= 1 << name as u32;
+            outline.found.push((name, value));
+        }
+        outline
     }
 
     fn all(&self, name: Outer) -> impl Iterator<Item = Member<'t>> {
-        let named = self.0.iter().filter(move |(known, _)| *known == name);
+        let looked_through: &[_] = match self.there & (1 << name as u32) {
+            0 => &[],
+            _ => self.found.as_slice(),
+        };
+        let named = looked_through.iter().filter(move |(known, _)| *known == name);
         named.map(|(_, value)| *value)
     }
 
@@ -318,6 +340,10 @@ enum Name {
 }
 
 impl Name {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     fn of(key: &[u8]) -> Option<Self> {
         Some(match key {
             b"prompt_tokens" => Self::PromptTokens,
@@ -350,6 +376,8 @@ impl Name {
 #[derive(Default)]
 struct Members<'t> {
     is_there: bool,
+    /// Which of them are there, a bit each: most are asked for and are not.
+    there: u32,
     /// Few, so that they are looked through.
     named: Vec<(Name, Member<'t>)>,
 }
@@ -362,15 +390,18 @@ impl<'t> Members<'t> {
         let Some(all) = value.members() else {
             return Self::default();
         };
-        let mut named = Vec::with_capacity(6);
-        named.extend(
-            all.take(MEMBER_LIMIT)
-                .filter_map(|(key, member)| Some((Name::of(&key)?, member))),
-        );
-        Self {
+        let mut members = Self {
             is_there: true,
-            named,
+            there: 0,
+            named: Vec::with_capacity(6),
+        };
+        for (key, member) in all.take(MEMBER_LIMIT) {
+            if let Some(name) = Name::of(&key) {
+                members.there |= name.bit();
+                members.named.push((name, member));
+            }
         }
+        members
     }
 
     fn below(outer: Member<'t>) -> Self {
@@ -382,6 +413,9 @@ impl<'t> Members<'t> {
 
     /// Of a name that is there twice the first counts.
     fn get(&self, name: Name) -> Option<Member<'t>> {
+        if self.there & name.bit() == 0 {
+            return None;
+        }
         let found = self.named.iter().find(|(known, _)| *known == name);
         found.map(|(_, value)| *value)
     }
