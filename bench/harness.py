@@ -114,7 +114,9 @@ class Gateway:
                     cwd=HERE, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, **environment})
             try:
                 self.wait_until_ready(process, began, log_name)
-                yield process.pid, time.monotonic() - began, folder
+                ready = time.monotonic() - began
+                self.wait_until_said(process, log_name)
+                yield process.pid, ready, folder
             finally:
                 end(process)
 
@@ -140,6 +142,17 @@ class Gateway:
                     'apiVersion': 'extensions.higress.io/v1alpha1', 'kind': 'WasmPlugin',
                     'metadata': {'name': 'module', 'namespace': 'higress-system'},
                     'spec': {'url': 'file://' + os.path.join(ROOT, '.cache', 'wasm', module), 'defaultConfig': {}}}, file)
+
+    def wait_until_said(self, process, log_name):
+        """Until its log holds what `said=` names: what is measured before that is another program."""
+        text, began = self.options.get('said', ''), time.monotonic()
+        while text:
+            with open(log_name, errors='replace') as log:
+                if text in log.read():
+                    return
+            if process.poll() is not None or time.monotonic() - began > 600:
+                raise Failed(f'{self.name} never said {text!r}')
+            time.sleep(0.1)
 
     def wait_until_ready(self, process, began, log_name):
         limit = float(self.options.get('start_limit', 30))

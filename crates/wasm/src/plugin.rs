@@ -216,6 +216,8 @@ impl Call {
                 None => Verdict::Failed,
             });
         }
+        // What is here as a whole leaves as a whole: one write, and a length where chunks would do otherwise.
+        let is_here = body.size_hint().exact().is_some();
         let mut pump = Pump::new(self.vm.clone(), self.id, direction, body, hold);
         let mut held = None;
         if hold == Hold::No {
@@ -223,6 +225,7 @@ impl Call {
         }
         // A head that tells a length waits for the first look at the body: the module may change it.
         let waits = hold != Hold::No
+            || is_here
             || held
                 .as_ref()
                 .is_none_or(|head| head.fields().contains_key(CONTENT_LENGTH));

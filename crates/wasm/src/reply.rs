@@ -2,6 +2,7 @@
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tollgate_base::Termination;
 use tollgate_body::{Body, Response};
 use tollgate_observe::Record;
 
@@ -9,11 +10,14 @@ use crate::head::Head;
 use crate::plugin::status;
 use crate::stream::LocalReply;
 
-/// The answer that a module asked for.
+/// The answer that a module asked for: the gateway's own, also where an upstream's answer was there already.
 pub(crate) fn local(record: &Record, is_grpc: &bool, reply: LocalReply) -> Response {
-    if !reply.details.is_empty() {
-        record.details.replace(reply.details.clone().into());
-    }
+    record.terminate(Termination::Refused);
+    let details = match reply.details.as_str() {
+        "" => "direct_response",
+        told => told,
+    };
+    record.details.replace(details.to_owned().into());
     let mut head = Head::Plain(HeaderMap::new());
     for (name, value) in &reply.headers {
         head.add(name, value);
@@ -71,6 +75,7 @@ fn escaped(byte: u8) -> String {
 
 /// 503 without a body.
 pub(crate) fn failed(record: &Record) -> Response {
+    record.terminate(Termination::Refused);
     record.details.replace("wasm_fail_stream".into());
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;

@@ -1,6 +1,7 @@
 //! How messages pass: held, changed, answered, injected.
 
 use http_body_util::BodyExt;
+use tollgate_base::Termination;
 use tollgate_body::{Body, Response};
 
 use super::harness::{Setup, chunks, get, post, run};
@@ -103,6 +104,23 @@ fn a_length_that_the_module_changes_is_told_anew() {
     });
 }
 
+/// As a built-in plugin leaves it that has written the body anew and taken the old length away.
+#[test]
+fn a_body_that_is_here_leaves_whole_without_a_length_in_the_head() {
+    run(async {
+        let looks =
+            r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+        let bench = Setup::default().bench(looks);
+        bench.send(post(Body::bytes("written anew"))).await;
+        assert_eq!(
+            (bench.seen().body, bench.seen().is_whole),
+            ("written anew".into(), true)
+        );
+        bench.send(post(chunks(&["comes", "later"]))).await;
+        assert!(!bench.seen().is_whole);
+    });
+}
+
 #[test]
 fn streamed_chunks_are_changed_one_by_one_and_an_empty_one_vanishes() {
     run(async {
@@ -179,6 +197,33 @@ fn a_local_reply_passes_the_modules_own_answer_side_and_is_made_once() {
         assert_eq!(got.headers["content-length"], "2");
         assert_eq!(&*got.record.details.borrow(), "key_auth.denied");
         assert!(bench.seen.borrow().is_none());
+    });
+}
+
+#[test]
+fn a_local_reply_in_an_answers_place_is_the_gateways_own() {
+    run(async {
+        let replies = |side: &str, details: &str| {
+            Setup::default().bench(&format!(
+                r#"(func (export "proxy_on_{side}_headers") (param i32 i32 i32) (result i32)
+                     (drop (call $send_local_response (i32.const 451) @"{details}" @"no" @"" (i32.const -1)))
+                     (i32.const 1))"#
+            ))
+        };
+        for (side, details, told) in [
+            ("response", "guard.denied", "guard.denied"),
+            ("response", "", "direct_response"),
+            ("request", "", "direct_response"),
+        ] {
+            let got = replies(side, details).send(get("/")).await;
+            assert_eq!((got.status, got.text()), (451, "no"));
+            assert_eq!(
+                got.record.termination.get(),
+                Some(Termination::Refused),
+                "{side} {details}"
+            );
+            assert_eq!(&*got.record.details.borrow(), told);
+        }
     });
 }
 

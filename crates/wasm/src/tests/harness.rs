@@ -147,6 +147,8 @@ pub(super) struct Seen {
     pub(super) uri: String,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
+    /// Whether all of the body was there when the request left.
+    pub(super) is_whole: bool,
 }
 
 /// One module and its surroundings.
@@ -288,11 +290,13 @@ impl Setup {
 #[async_trait(?Send)]
 impl ChainHost for Bench {
     async fn forward(&self, _: &mut Exchange, mut request: Request) -> Result<Response, Error> {
+        let is_whole = request.body().as_bytes().is_some();
         let body = request.body_mut().buffer("test", 1 << 24).await?;
         self.seen.replace(Some(Seen {
             uri: request.uri().to_string(),
             headers: request.headers().clone(),
             body,
+            is_whole,
         }));
         (self.answer.borrow())(&request)
     }
