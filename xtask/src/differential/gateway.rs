@@ -125,23 +125,12 @@ impl Side {
     fn wait_until_ready(&mut self) -> Result<(), String> {
         let errors = self.child.stderr.take().ok_or("no standard error")?;
         let mut lines = BufReader::new(errors).lines().map_while(Result::ok);
-        let mut said = String::new();
-        for line in lines.by_ref() {
-            if let Some((_, reason)) = line.split_once(": error: WasmPlugin higress-system/compared: ") {
-                self.complaint
-                    .get_or_insert_with(|| format!("refuses it ({reason})"));
-            }
-            if let Some(rest) = line.strip_prefix("tollgate ready http=") {
-                let address = rest.split(' ').next().unwrap_or_default();
-                self.http = address.parse().map_err(|_| format!("no address in {line}"))?;
-                // Read on, or the gateway would stand still once the pipe is full.
-                std::thread::spawn(move || lines.count());
-                return Ok(());
-            }
-            said.push_str(&line);
-            said.push('\n');
-        }
-        Err(format!("the gateway did not start:\n{said}"))
+        let started = Started::follow(&mut lines)?;
+        // Read on, or the gateway would stand still once the pipe is full.
+        std::thread::spawn(move || lines.count());
+        self.http = started.http;
+        self.complaint = started.complaint;
+        Ok(())
     }
 
     /// Why the plugin does not run.
@@ -182,6 +171,41 @@ impl Side {
     }
 }
 
+/// What a gateway tells of its start.
+#[derive(Debug, PartialEq)]
+struct Started {
+    http: SocketAddr,
+    complaint: Option<String>,
+}
+
+impl Started {
+    /// Reads up to the line behind which requests meet the plugin. A gateway that waits no longer for a module takes
+    /// requests without it: then that is the line that tells of the configuration with it.
+    fn follow(lines: &mut impl Iterator<Item = String>) -> Result<Self, String> {
+        let (mut http, mut complaint, mut is_loading, mut said) = (None, None, false, String::new());
+        for line in lines {
+            if let Some((_, reason)) = line.split_once(": error: WasmPlugin higress-system/compared: ") {
+                complaint.get_or_insert_with(|| format!("refuses it ({reason})"));
+            }
+            if line.contains("some modules are still being loaded") {
+                is_loading = true;
+            }
+            if let Some(rest) = line.strip_prefix("tollgate ready http=") {
+                let address = rest.split(' ').next().unwrap_or_default();
+                let address = address.parse();
+                http = Some(address.map_err(|_| format!("no address in {line}"))?);
+            }
+            is_loading &= http.is_none() || !line.contains("configuration reloaded");
+            if let (Some(http), false) = (http, is_loading) {
+                return Ok(Self { http, complaint });
+            }
+            said.push_str(&line);
+            said.push('\n');
+        }
+        Err(format!("the gateway did not start:\n{said}"))
+    }
+}
+
 /// An upstream that answers as an LLM does, until the process ends.
 fn upstream() -> std::io::Result<(SocketAddr, Seen)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
@@ -215,4 +239,47 @@ fn answer(mut stream: &TcpStream, noted: &Seen) -> std::io::Result<()> {
         "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\nconnection: close\r\ncontent-length: {length}"
     );
     stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READY: &str = "tollgate ready http=127.0.0.1:8080 https=off admin=off console=off";
+    const LATE: &str =
+        "WARN tollgate::gateway: some modules are still being loaded: their plugins cannot run yet";
+    const RELOADED: &str = "INFO tollgate::gateway: configuration reloaded generation=3 objects=3";
+
+    /// What is told, and how many lines were left to read.
+    fn followed(lines: &[&str]) -> (Result<Started, String>, usize) {
+        let mut lines = lines.iter().map(|line| (*line).to_owned());
+        let told = Started::follow(&mut lines);
+        (told, lines.count())
+    }
+
+    #[test]
+    fn requests_are_sent_once_the_module_is_in_force() {
+        let http = "127.0.0.1:8080".parse().unwrap();
+        let fine = Started {
+            http,
+            complaint: None,
+        };
+        let (told, left) = followed(&[RELOADED, READY, "more"]);
+        assert_eq!((told.as_ref(), left), (Ok(&fine), 1));
+        let (told, left) = followed(&[LATE, RELOADED, READY, "INFO module ready", RELOADED, "more"]);
+        assert_eq!((told.as_ref(), left), (Ok(&fine), 1));
+    }
+
+    #[test]
+    fn a_module_that_is_refused_late_is_a_complaint_and_a_gateway_that_ends_a_failure() {
+        let refused = "all.yaml:9: error: WasmPlugin higress-system/compared: it refused its configuration";
+        let (told, left) = followed(&[LATE, READY, "WARN module refused", refused, RELOADED, "more"]);
+        let complaint = told.unwrap().complaint.unwrap();
+        assert_eq!(
+            (complaint.as_str(), left),
+            ("refuses it (it refused its configuration)", 1)
+        );
+        let (told, _) = followed(&[LATE, READY, "panicked"]);
+        assert!(told.unwrap_err().ends_with("panicked\n"));
+    }
 }
