@@ -3,7 +3,7 @@
 use tollgate_artefacts::Artefacts;
 use wasmtime::{InstancePre, Module};
 
-use crate::engine::{Tier, engine};
+use crate::engine::{Tier, compile, engine};
 use crate::host;
 use crate::state::State;
 
@@ -62,8 +62,7 @@ impl Artefact {
         tier: Tier,
         kept: Option<&Artefacts>,
     ) -> Result<Self, String> {
-        let module = Module::new(engine(tier)?, bytes)
-            .map_err(|cause| format!("the module cannot be compiled: {cause:#}"))?;
+        let module = compile(tier, bytes)?;
         let made = Self::link(digest, &module, tier, false)?;
         let kept = kept.filter(|_| tier == Tier::Full);
         if let Some(Err(cause)) = kept.map(|kept| kept.keep(&module, digest)) {

@@ -6,7 +6,7 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, OptLevel, RegallocAlgorithm};
+use wasmtime::{Config, Engine, Module, OptLevel, RegallocAlgorithm};
 
 /// How often running guests are looked at.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -36,6 +36,32 @@ pub(crate) fn engine(tier: Tier) -> Result<&'static Engine, String> {
     let made =
         place.get_or_init(|| make(tier).map_err(|cause| format!("modules cannot be run here: {cause:#}")));
     made.as_ref().map_err(Clone::clone)
+}
+
+/// Name of the threads that the first compiler works on.
+pub(crate) const COMPILER: &str = "wasm-compile";
+
+/// Compiles a module.
+///
+/// # Errors
+/// What is wrong with the module, in words for a diagnostic.
+pub(crate) fn compile(tier: Tier, bytes: &[u8]) -> Result<Module, String> {
+    let engine = engine(tier)?;
+    let work = || Module::new(engine, bytes);
+    let made = match tier {
+        Tier::First => on_all_processors(work)?,
+        Tier::Full => work(),
+    };
+    made.map_err(|cause| format!("the module cannot be compiled: {cause:#}"))
+}
+
+/// On threads that end with the work: those of a pool that stays would keep what they needed, tens of megabytes.
+pub(crate) fn on_all_processors<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, String> {
+    let threads = rayon::ThreadPoolBuilder::new().thread_name(|_| COMPILER.to_owned());
+    let pool = threads
+        .build()
+        .map_err(|cause| format!("there are no threads to compile on: {cause}"))?;
+    Ok(pool.install(work))
 }
 
 fn make(tier: Tier) -> wasmtime::Result<Engine> {

@@ -19,7 +19,7 @@ use tollgate_modules::{Fetched, Fetcher};
 use tollgate_observe::Metrics;
 
 use crate::artefact::Artefact;
-use crate::engine::{Tier, step_back};
+use crate::engine::{COMPILER, Tier, step_back};
 use crate::generation::{Generation, Host, Shown, Spec};
 use crate::limits::Limits;
 use crate::vm::Vm;
@@ -234,6 +234,9 @@ impl Modules {
             let started = clock::now();
             let stamp = modules.stamp(&spec).await;
             let made = modules.make(&spec).await;
+            if made.as_ref().is_ok_and(|made| modules.is_ready(&spec, made)) {
+                return modules.note(&spec, stamp, made);
+            }
             let outcome = match &made {
                 Ok(made) if made.artefact.cached => "cached",
                 Ok(_) => "ready",
@@ -277,8 +280,24 @@ impl Modules {
     async fn make(&self, spec: &Arc<Spec>) -> Result<Arc<Generation>, String> {
         let fetcher = self.0.fetcher.as_ref().ok_or("nothing is fetched here")?;
         let fetched = fetcher.fetch(&spec.source).await?;
+        if let Some(same) = self.ready(spec, &fetched.sha256) {
+            return Ok(same);
+        }
         let artefact = self.artefact(fetched).await?;
         tried(Generation::new(spec.clone(), artefact, self.0.host.clone())).await
+    }
+
+    /// What runs from these very bytes. A file that was only touched, or written while its document was read, is no new
+    /// version.
+    fn ready(&self, spec: &Spec, digest: &str) -> Option<Arc<Generation>> {
+        let table = self.lock();
+        let ready = table.entries.get(spec)?.ready.as_ref()?;
+        (ready.artefact.digest == digest).then(|| ready.clone())
+    }
+
+    fn is_ready(&self, spec: &Spec, made: &Generation) -> bool {
+        let ready = self.ready(spec, &made.artefact.digest);
+        ready.is_some_and(|ready| ready.id == made.id)
     }
 
     /// Compiles a module that runs already once more, behind everything else, and hands it over to the better code.
@@ -306,17 +325,12 @@ impl Modules {
     }
 
     async fn compile_behind(&self, digest: String, bytes: Bytes) -> Result<Artefact, String> {
-        let (told, outcome) = tokio::sync::oneshot::channel();
         let modules = self.clone();
         let work = move || {
             step_back();
-            drop(told.send(Artefact::compile(&digest, &bytes, Tier::Full, modules.kept())));
+            Artefact::compile(&digest, &bytes, Tier::Full, modules.kept())
         };
-        let thread = std::thread::Builder::new().name("wasm-optimise".to_owned());
-        thread.spawn(work).map_err(|cause| cause.to_string())?;
-        outcome
-            .await
-            .map_err(|_| "the module could not be compiled".to_owned())?
+        aside("wasm-optimise", work).await?
     }
 
     /// Every version that runs on the first code of this module goes on with this one, as with a version of its own.
@@ -340,6 +354,21 @@ impl Modules {
     fn known(&self, digest: &str) -> Option<Arc<Artefact>> {
         self.lock().artefacts.get(digest).and_then(Weak::upgrade)
     }
+}
+
+/// Does on a thread of its own what takes tens of megabytes: the allocator gives a thread's memory back when it ends.
+async fn aside<R: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> R + Send + 'static,
+) -> Result<R, String> {
+    let (told, outcome) = tokio::sync::oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.to_owned());
+    thread
+        .spawn(move || drop(told.send(work())))
+        .map_err(|cause| cause.to_string())?;
+    outcome
+        .await
+        .map_err(|_| "the module could not be compiled".to_owned())
 }
 
 /// An instance of it has started and taken its config.
@@ -381,9 +410,9 @@ impl Modules {
         };
         let (modules, name, module) = (self.clone(), digest.clone(), bytes.clone());
         let compile = move || Artefact::compile(&name, &module, tier, modules.kept());
-        let compiled = tokio::task::spawn_blocking(compile).await;
+        let compiled = aside(COMPILER, compile).await;
         drop(turn);
-        let shared = self.share(compiled.map_err(broken)??);
+        let shared = self.share(compiled??);
         if tier == Tier::First {
             self.optimise(digest, bytes);
         }

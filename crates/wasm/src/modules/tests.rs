@@ -1,13 +1,15 @@
 //! A large module is compiled twice: it runs soon, and goes over to better code as to another version.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tollgate_modules::{Fetcher, Options, Wanted};
 use tollgate_upstream::Shared;
 
-use super::{LARGE, Modules};
+use super::{LARGE, Modules, aside};
 use crate::artefact::Artefact;
-use crate::engine::Tier;
+use crate::engine::{COMPILER, Tier, on_all_processors};
 use crate::tests::harness::{module, run_in_real_time};
 use crate::{Limits, Spec};
 
@@ -102,5 +104,54 @@ fn a_small_module_is_compiled_once() {
         publish(&modules, &specs);
         modules.settled().await;
         assert_eq!(publish(&modules, &specs)[0].unwrap().2, Tier::Full);
+    });
+}
+
+/// As when the file is replaced after its document, or while it is read.
+#[test]
+fn the_same_bytes_written_again_are_no_new_version() {
+    run_in_real_time(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("module.wasm");
+        std::fs::write(&path, padded(10)).unwrap();
+        let modules = modules(None);
+        let specs = [spec("a", &path)];
+        publish(&modules, &specs);
+        modules.settled().await;
+        let first = publish(&modules, &specs);
+        let load_again = async || {
+            // The file's time is another one.
+            modules.reload_if_changed(&Arc::new(specs[0].clone()), Some((SystemTime::UNIX_EPOCH, 1)));
+            modules.settled().await;
+            publish(&modules, &specs)
+        };
+        assert_eq!(load_again().await, first);
+        std::fs::write(&path, padded(11)).unwrap();
+        assert_ne!(load_again().await, first);
+    });
+}
+
+fn compilers() -> usize {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    names.filter(|name| name.trim() == COMPILER).count()
+}
+
+/// What a thread has allocated for itself goes back when it ends.
+#[test]
+fn no_thread_of_the_compiler_is_left_behind() {
+    run_in_real_time(async {
+        let look = || (rayon::current_thread_index(), compilers());
+        let (index, meanwhile) = aside("tested", move || on_all_processors(look))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(index.is_some() && meanwhile > 0, "{index:?} of {meanwhile}");
+        let gone = async {
+            while compilers() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
     });
 }
