@@ -3,7 +3,7 @@
 use tollgate_artefacts::Artefacts;
 use wasmtime::{InstancePre, Module};
 
-use crate::engine::{Tier, compile, engine};
+use crate::engine::{Tier, compile, engine, fresh};
 use crate::host;
 use crate::state::State;
 
@@ -62,18 +62,27 @@ impl Artefact {
         tier: Tier,
         kept: Option<&Artefacts>,
     ) -> Result<Self, String> {
-        let module = compile(tier, bytes)?;
-        let made = Self::link(digest, &module, tier, false)?;
         let kept = kept.filter(|_| tier == Tier::Full);
-        if let Some(Err(cause)) = kept.map(|kept| kept.keep(&module, digest)) {
-            tracing::warn!(digest, %cause, "a compiled module cannot be kept on disk");
+        let Some(kept) = kept else {
+            let module = compile(&engine(tier)?, tier, bytes)?;
+            return Self::link(digest, &module, tier, false);
+        };
+        let module = compile(&fresh(tier)?, tier, bytes)?;
+        match kept.keep(&module, digest) {
+            Ok(()) => {
+                // As the next start finds it, and the compiler goes with all that it holds.
+                if let Some(module) = kept.load(&engine(tier)?, digest) {
+                    return Self::link(digest, &module, tier, false);
+                }
+            }
+            Err(cause) => tracing::warn!(digest, %cause, "a compiled module cannot be kept on disk"),
         }
-        Ok(made)
+        Self::link(digest, &module, tier, false)
     }
 
     /// What an earlier run compiled; `None` when there is nothing that may be loaded.
     pub(crate) fn load(digest: &str, kept: &Artefacts) -> Option<Self> {
-        let module = kept.load(engine(Tier::Full).ok()?, digest)?;
+        let module = kept.load(&engine(Tier::Full).ok()?, digest)?;
         Self::link(digest, &module, Tier::Full, true).ok()
     }
 
@@ -143,6 +152,36 @@ mod tests {
         assert!(shared.contains("threads"), "{shared}");
         let wide = refusal(r#"(module (memory (export "memory") i64 1))"#);
         assert!(wide.contains("memory64"), "{wide}");
+    }
+
+    /// One that has compiled holds what it needed for as long as it lives.
+    #[test]
+    fn what_is_kept_runs_on_an_engine_that_has_compiled_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let kept = Artefacts::open(directory.path().join("kept"), 1 << 20).unwrap();
+        let bytes = crate::tests::harness::module("0_2_100", "");
+        let made = Artefact::compile("d", &bytes, Tier::Full, Some(&kept)).unwrap();
+        let running = made.linked.module().engine();
+        assert!(wasmtime::Engine::same(running, &engine(Tier::Full).unwrap()));
+        assert!(!made.cached);
+        let unkept = compile(&fresh(Tier::Full).unwrap(), Tier::Full, &bytes).unwrap();
+        assert!(!wasmtime::Engine::same(unkept.engine(), running));
+    }
+
+    #[test]
+    fn the_first_engine_goes_with_the_last_module_on_it() {
+        let place = crate::engine::Passing(std::sync::Mutex::new(None));
+        let (one, other) = (place.get().unwrap(), place.get().unwrap());
+        assert!(wasmtime::Engine::same(&one, &other));
+        let module = compile(&one, Tier::First, &crate::tests::harness::module("0_2_100", "")).unwrap();
+        let weak = one.weak();
+        drop((one, other));
+        assert!(weak.upgrade().is_some());
+        drop(module);
+        // The clock of its guests may look at it just now.
+        while weak.upgrade().is_some() {
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! Wasmtime's LTS line with only what proxy-wasm modules need: threads, 64-bit and several memories stay off. There are
 //! two: one that is done soon, and one whose code is good; a large module is compiled by both, one after the other.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use wasmtime::{Config, Engine, Module, OptLevel, RegallocAlgorithm};
+use wasmtime::{Config, Engine, EngineWeak, Module, OptLevel, RegallocAlgorithm};
 
 /// How often running guests are looked at.
 const EPOCH: Duration = Duration::from_millis(10);
@@ -20,22 +20,41 @@ pub(crate) enum Tier {
     Full,
 }
 
-type Made = OnceLock<Result<Engine, String>>;
-static FIRST: Made = OnceLock::new();
-static FULL: Made = OnceLock::new();
+/// Where modules run that were compiled with care.
+static FULL: OnceLock<Result<Engine, String>> = OnceLock::new();
+/// Where modules run meanwhile.
+static FIRST: Passing = Passing(Mutex::new(None));
 
-/// The process's engine of a tier.
+/// An engine that lives as long as something of it does: one that has compiled keeps what it needed for its largest
+/// function, once for each thread, and a large module of Go leaves tens of megabytes so.
+pub(crate) struct Passing(pub(crate) Mutex<Option<EngineWeak>>);
+
+impl Passing {
+    pub(crate) fn get(&self) -> Result<Engine, String> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = known.as_ref().and_then(EngineWeak::upgrade) {
+            return Ok(engine);
+        }
+        let made = fresh(Tier::First)?;
+        *known = Some(made.weak());
+        Ok(made)
+    }
+}
+
+/// The engine that modules of a tier run on.
 ///
 /// # Errors
 /// When the machine cannot run compiled code, in words for a diagnostic.
-pub(crate) fn engine(tier: Tier) -> Result<&'static Engine, String> {
-    let place = match tier {
-        Tier::First => &FIRST,
-        Tier::Full => &FULL,
-    };
-    let made =
-        place.get_or_init(|| make(tier).map_err(|cause| format!("modules cannot be run here: {cause:#}")));
-    made.as_ref().map_err(Clone::clone)
+pub(crate) fn engine(tier: Tier) -> Result<Engine, String> {
+    match tier {
+        Tier::First => FIRST.get(),
+        Tier::Full => FULL.get_or_init(|| fresh(Tier::Full)).clone(),
+    }
+}
+
+/// One of its own, for a compilation that shall leave nothing behind.
+pub(crate) fn fresh(tier: Tier) -> Result<Engine, String> {
+    make(tier).map_err(|cause| format!("modules cannot be run here: {cause:#}"))
 }
 
 /// Name of the threads that the first compiler works on.
@@ -45,8 +64,7 @@ pub(crate) const COMPILER: &str = "wasm-compile";
 ///
 /// # Errors
 /// What is wrong with the module, in words for a diagnostic.
-pub(crate) fn compile(tier: Tier, bytes: &[u8]) -> Result<Module, String> {
-    let engine = engine(tier)?;
+pub(crate) fn compile(engine: &Engine, tier: Tier, bytes: &[u8]) -> Result<Module, String> {
     let work = || Module::new(engine, bytes);
     let made = match tier {
         Tier::First => on_all_processors(work)?,
