@@ -1,30 +1,97 @@
-//! The request's `ai_log`: one object that every AI plugin adds to, written once, at settlement.
+//! The request's `ai_log`: one object that every AI plugin adds to, written once, into its log line.
 //!
 //! As Higress leaves it in the filter state `wasm.ai_log`: compact JSON, keys sorted, `<`, `>` and `&` as `\u003c` and
 //! so on, and the whole escaped once more for a place between quotes.
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::io::Write;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use serde_json::{Number, Value};
 
+use crate::usual::{Usual, WRITTEN};
+
 /// Full name of the filter state.
 pub(crate) const FILTER_STATE: &str = "wasm.ai_log";
-/// Attributes that there is room for at once; a usual request has about as many.
-const USUAL: usize = 16;
 
-/// Attributes by name; few, so that they are looked through.
+/// Attributes by their names.
 #[derive(Debug, Clone, Default)]
-pub struct AiLog(Vec<(Cow<'static, str>, Field)>);
+pub struct AiLog {
+    /// Those with a place of their own.
+    usual: Option<Box<[Field; WRITTEN.len()]>>,
+    /// All others, in the order of their names.
+    others: Vec<(AttributeName, Field)>,
+}
 
-/// The value of an attribute. Small, since most requests have a dozen of them.
+/// An attribute's name; most are words of ours, or of a configuration that many requests share.
 #[derive(Debug, Clone)]
+pub enum AttributeName {
+    /// One that most requests have.
+    Usual(Usual),
+    /// Another of ours.
+    Word(&'static str),
+    /// One of a configuration.
+    Shared(Arc<str>),
+    /// Any other.
+    Own(Box<str>),
+}
+
+impl AttributeName {
+    fn of(name: &str, other: impl FnOnce() -> Self) -> Self {
+        Usual::of(name).map_or_else(other, Self::Usual)
+    }
+}
+
+impl Deref for AttributeName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Usual(usual) => usual.name(),
+            Self::Word(name) => name,
+            Self::Shared(name) => name,
+            Self::Own(name) => name,
+        }
+    }
+}
+
+impl From<Usual> for AttributeName {
+    #[inline]
+    fn from(usual: Usual) -> Self {
+        Self::Usual(usual)
+    }
+}
+
+impl From<&'static str> for AttributeName {
+    fn from(name: &'static str) -> Self {
+        Self::of(name, || Self::Word(name))
+    }
+}
+
+impl From<Arc<str>> for AttributeName {
+    fn from(name: Arc<str>) -> Self {
+        Self::of(&name, || Self::Shared(name.clone()))
+    }
+}
+
+impl From<String> for AttributeName {
+    fn from(name: String) -> Self {
+        Self::of(&name, || Self::Own(name.as_str().into()))
+    }
+}
+
+/// The value of an attribute. Small, since there is room for all usual ones.
+#[derive(Debug, Clone, Default)]
 enum Field {
+    #[default]
+    Absent,
     Null,
-    Text(String),
+    Text(Cow<'static, str>),
     Number(Number),
-    /// An object of numbers.
+    /// An object of numbers, in the order of their names.
     Counts(Vec<(Cow<'static, str>, i64)>),
+    /// In it all objects are in order.
     Other(Box<Value>),
 }
 
@@ -32,38 +99,69 @@ impl From<Value> for Field {
     fn from(value: Value) -> Self {
         match value {
             Value::Null => Self::Null,
-            Value::String(text) => Self::Text(text),
+            Value::String(text) => Self::Text(text.into()),
             Value::Number(number) => Self::Number(number),
-            other => Self::Other(Box::new(other)),
+            mut other => {
+                other.sort_all_objects();
+                Self::Other(Box::new(other))
+            }
         }
     }
 }
 
 impl AiLog {
     /// Sets an attribute, replacing an earlier one of the same name.
-    pub fn insert(&mut self, name: Cow<'static, str>, value: Value) {
-        self.put(name, value.into());
+    pub fn insert(&mut self, name: impl Into<AttributeName>, value: Value) {
+        self.put(name.into(), value.into());
+    }
+
+    /// Sets one that is a text.
+    pub fn insert_text(&mut self, name: impl Into<AttributeName>, text: Cow<'static, str>) {
+        self.put(name.into(), Field::Text(text));
+    }
+
+    /// Sets one that is a count.
+    pub fn insert_count(&mut self, name: impl Into<AttributeName>, count: u64) {
+        self.put(name.into(), Field::Number(count.into()));
     }
 
     /// Sets one that is an object of counts, each name once.
-    pub fn insert_counts(&mut self, name: &'static str, counts: Vec<(Cow<'static, str>, i64)>) {
+    pub fn insert_counts(
+        &mut self,
+        name: impl Into<AttributeName>,
+        mut counts: Vec<(Cow<'static, str>, i64)>,
+    ) {
+        counts.sort_unstable_by(|one, other| one.0.cmp(&other.0));
         self.put(name.into(), Field::Counts(counts));
     }
 
-    fn put(&mut self, name: Cow<'static, str>, field: Field) {
-        if let Some(known) = self.0.iter_mut().find(|known| known.0 == name) {
-            known.1 = field;
+    fn put(&mut self, name: AttributeName, field: Field) {
+        if let AttributeName::Usual(usual) = name {
+            let all = self.usual.get_or_insert_default();
+            if let Some(place) = all.get_mut(usual.place()) {
+                *place = field;
+            }
             return;
         }
-        if self.0.capacity() == 0 {
-            self.0.reserve_exact(USUAL);
+        match self.others.binary_search_by(|known| (*known.0).cmp(&*name)) {
+            Ok(known) => {
+                if let Some(known) = self.others.get_mut(known) {
+                    known.1 = field;
+                }
+            }
+            Err(place) => self.others.insert(place, (name, field)),
         }
-        self.0.push((name, field));
     }
 
     fn get(&self, name: &str) -> Option<&Field> {
-        let found = self.0.iter().find(|known| known.0 == name);
-        found.map(|known| &known.1)
+        let found = match Usual::of(name) {
+            Some(usual) => self.usual.as_ref()?.get(usual.place())?,
+            None => {
+                let found = self.others.binary_search_by(|known| (*known.0).cmp(name));
+                &self.others.get(found.ok()?)?.1
+            }
+        };
+        (!matches!(found, Field::Absent)).then_some(found)
     }
 
     /// The text of an attribute; `None` if there is none or it is none.
@@ -93,143 +191,212 @@ impl AiLog {
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.usual.is_none() && self.others.is_empty()
     }
 
-    fn texts(&self) -> usize {
-        let lengths = self.0.iter().map(|(_, field)| match field {
-            Field::Text(text) => text.len(),
-            _ => 0,
-        });
-        lengths.sum()
+    /// Appends the text of the filter state, in one go: a question and an answer may be long.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        let usual = self.usual.iter().flat_map(|all| all.iter());
+        let lengths = usual.map(Field::usual_length);
+        out.reserve(lengths.sum::<usize>() + 2);
+        out.push(b'{');
+        let mut others = self.others.as_slice();
+        let mut is_first = true;
+        for (place, field) in self.usual.iter().flat_map(|all| all.iter().enumerate()) {
+            if matches!(field, Field::Absent) {
+                continue;
+            }
+            let written = WRITTEN.get(place).copied().unwrap_or_default();
+            while let Some(((name, other), rest)) = others.split_first()
+                && **name < *name_in(written)
+            {
+                key(&mut is_first, name, out);
+                other.write(out);
+                others = rest;
+            }
+            let comma = usize::from(std::mem::take(&mut is_first));
+            out.extend_from_slice(written.as_bytes().get(comma..).unwrap_or_default());
+            field.write(out);
+        }
+        for (name, other) in others {
+            key(&mut is_first, name, out);
+            other.write(out);
+        }
+        out.push(b'}');
+    }
+
+    /// The text of the filter state.
+    pub(crate) fn to_text(&self) -> String {
+        let mut out = Vec::new();
+        self.write(&mut out);
+        // It is made of texts; the fallback only avoids a panic.
+        String::from_utf8(out).unwrap_or_default()
     }
 }
 
-/// The text of the filter state, written in one go: a question and an answer may be long.
-pub(crate) fn text(mut log: AiLog) -> String {
-    let names = log.0.len() * 40;
-    let mut out = String::with_capacity(names + log.texts() * 9 / 8);
-    log.0.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-    out.push('{');
-    for (position, (key, field)) in log.0.iter_mut().enumerate() {
-        if position > 0 {
-            out.push(',');
-        }
-        string(key, &mut out);
-        out.push(':');
-        match field {
-            Field::Null => out.push_str("null"),
-            Field::Text(text) => string(text, &mut out),
-            Field::Number(number) => write_number(number, &mut out),
-            Field::Counts(counts) => write_counts(counts, &mut out),
-            Field::Other(value) => {
-                value.sort_all_objects();
-                write_value(value, &mut out);
-            }
+impl Field {
+    /// About as many bytes as are needed to write it with its name.
+    fn usual_length(&self) -> usize {
+        match self {
+            Self::Absent => 0,
+            Self::Text(text) => text.len() * 9 / 8 + 40,
+            Self::Counts(counts) => (counts.len() + 1) * 40,
+            _ => 60,
         }
     }
-    out.push('}');
-    out
+
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Absent | Self::Null => out.extend_from_slice(b"null"),
+            Self::Text(text) => string(text, out),
+            Self::Number(number) => write_number(number, out),
+            Self::Counts(counts) => write_counts(counts, out),
+            Self::Other(value) => write_value(value, out),
+        }
+    }
+}
+
+/// The name in what stands between two attributes.
+fn name_in(written: &str) -> &str {
+    let before = written.strip_prefix(",\\\"").unwrap_or(written);
+    before.strip_suffix("\\\":").unwrap_or(before)
 }
 
 /// What a text of the filter state says; `None` for any other text.
 pub(crate) fn read(text: &str) -> Option<AiLog> {
     let inner: String = serde_json::from_str(&format!("\"{text}\"")).ok()?;
     let fields: serde_json::Map<String, Value> = serde_json::from_str(&inner).ok()?;
-    let owned = fields
-        .into_iter()
-        .map(|(key, value)| (Cow::Owned(key), value.into()));
-    Some(AiLog(owned.collect()))
+    let mut log = AiLog::default();
+    for (key, value) in fields {
+        log.insert(key, value);
+    }
+    Some(log)
 }
 
-fn write_value(value: &Value, out: &mut String) {
+fn write_value(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::String(text) => string(text, out),
         Value::Array(values) => {
-            out.push('[');
+            out.push(b'[');
             for (position, value) in values.iter().enumerate() {
-                out.push_str(if position > 0 { "," } else { "" });
+                out.extend_from_slice(if position > 0 { b"," } else { b"" });
                 write_value(value, out);
             }
-            out.push(']');
+            out.push(b']');
         }
         Value::Object(members) => {
-            out.push('{');
-            for (position, (key, value)) in members.iter().enumerate() {
-                out.push_str(if position > 0 { "," } else { "" });
-                string(key, out);
-                out.push(':');
+            out.push(b'{');
+            let mut is_first = true;
+            for (name, value) in members {
+                key(&mut is_first, name, out);
                 write_value(value, out);
             }
-            out.push('}');
+            out.push(b'}');
         }
-        Value::Null => out.push_str("null"),
-        Value::Bool(truth) => out.push_str(if *truth { "true" } else { "false" }),
+        Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(truth) => out.extend_from_slice(if *truth { b"true" } else { b"false" }),
         Value::Number(number) => write_number(number, out),
     }
 }
 
-fn write_number(number: &Number, out: &mut String) {
+fn write_number(number: &Number, out: &mut Vec<u8>) {
     if let Some(whole) = number.as_u64() {
-        out.push_str(itoa::Buffer::new().format(whole));
+        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
         return;
     }
     let written = write!(out, "{number}");
-    debug_assert!(written.is_ok(), "a String takes everything");
+    debug_assert!(written.is_ok(), "a vector takes everything");
 }
 
-fn write_counts(counts: &mut [(Cow<'static, str>, i64)], out: &mut String) {
-    counts.sort_unstable_by(|one, other| one.0.cmp(&other.0));
-    out.push('{');
-    for (position, (name, count)) in counts.iter().enumerate() {
-        out.push_str(if position > 0 { "," } else { "" });
-        string(name, out);
-        out.push(':');
-        out.push_str(itoa::Buffer::new().format(*count));
+fn write_counts(counts: &[(Cow<'static, str>, i64)], out: &mut Vec<u8>) {
+    out.push(b'{');
+    let mut is_first = true;
+    for (name, count) in counts {
+        key(&mut is_first, name, out);
+        out.extend_from_slice(itoa::Buffer::new().format(*count).as_bytes());
     }
-    out.push('}');
+    out.push(b'}');
+}
+
+/// A member's name with what stands before and behind it.
+fn key(is_first: &mut bool, name: &str, out: &mut Vec<u8>) {
+    let comma = usize::from(std::mem::take(is_first));
+    let bytes = name.as_bytes();
+    let is_marked = |byte: &u8| ESCAPED.get(usize::from(*byte)) == Some(&true);
+    // Nearly all names are a short word: with what is around them they are one copy.
+    let mut buffer = [0; 48];
+    if let Some(word) = buffer.get_mut(..bytes.len() + 6)
+        && !bytes.iter().fold(false, |any, byte| any | is_marked(byte))
+    {
+        if let Some(place) = word.get_mut(3..bytes.len() + 3) {
+            place.copy_from_slice(bytes);
+        }
+        if let Some(around) = word.first_chunk_mut() {
+            *around = *b",\\\"";
+        }
+        if let Some(around) = word.last_chunk_mut() {
+            *around = *b"\\\":";
+        }
+        out.extend_from_slice(word.get(comma..).unwrap_or_default());
+        return;
+    }
+    out.extend_from_slice(if comma == 0 { b"," } else { b"" });
+    string(name, out);
+    out.push(b':');
 }
 
 /// A JSON string, escaped once more.
-fn string(text: &str, out: &mut String) {
-    out.reserve(text.len() + 4);
-    out.push_str("\\\"");
+fn string(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"\\\"");
     let mut rest = text;
     loop {
         let (clean, tail) = rest.split_at(clean_length(rest.as_bytes()));
-        out.push_str(clean);
+        out.extend_from_slice(clean.as_bytes());
         let mut characters = tail.chars();
         let Some(first) = characters.next() else { break };
         twice(first, out);
         rest = characters.as_str();
     }
-    out.push_str("\\\"");
+    out.extend_from_slice(b"\\\"");
 }
 
-/// Bytes in front of the first that may be escaped; blocks without any are passed over as a whole.
+/// Bytes in front of the first that may be escaped; blocks without any are passed over as a whole, those of ASCII
+/// alone more quickly.
 fn clean_length(text: &[u8]) -> usize {
-    let large = clean_blocks::<64>(text);
-    let rest = text.get(large..).unwrap_or_default();
-    let passed = large + clean_blocks::<16>(rest);
-    let rest = text.get(passed..).unwrap_or_default();
+    let mut passed = clean_blocks::<64>(text, may_be_escaped_or_foreign);
+    let behind = |passed: usize| text.get(passed..).unwrap_or_default();
+    passed += clean_blocks::<64>(behind(passed), may_be_escaped);
+    passed += clean_blocks::<32>(behind(passed), may_be_escaped);
+    let rest = behind(passed);
     let is_marked = |byte: &u8| ESCAPED.get(usize::from(*byte)) == Some(&true);
     let length = rest.iter().position(is_marked);
     passed + length.unwrap_or(rest.len())
 }
 
-/// Bytes of the blocks at the start that need no escape.
+/// Bytes of the blocks at the start that need no escape. Shorter ones than of 32 bytes do not compile to vector
+/// instructions of bytes.
 #[inline]
-fn clean_blocks<const SIZE: usize>(text: &[u8]) -> usize {
+fn clean_blocks<const SIZE: usize>(text: &[u8], is_marked: impl Fn(u8) -> bool) -> usize {
     let (blocks, _) = text.as_chunks::<SIZE>();
     let is_clean = |block: &&[u8; SIZE]| {
         // Not a `bool`: only as a number the comparisons compile to vector instructions.
         let mut any = 0;
         for byte in *block {
-            any |= u8::from(may_be_escaped(*byte));
+            any |= u8::from(is_marked(*byte));
         }
         any == 0
     };
     blocks.iter().take_while(is_clean).count() * SIZE
+}
+
+/// [`may_be_escaped`], and whatever is not ASCII: fewer comparisons.
+#[inline]
+const fn may_be_escaped_or_foreign(byte: u8) -> bool {
+    // One more than 0x7e is the least signed number there is.
+    (byte.wrapping_add(1).cast_signed() <= 0x20)
+        | (byte & !0x04 == 0x22)
+        | (byte & !0x02 == 0x3c)
+        | (byte == b'\\')
 }
 
 /// Controls, what JSON or Go's encoder escapes, and first bytes of the C1 controls and the Unicode line ends. Bytes that
@@ -256,7 +423,7 @@ static ESCAPED: [bool; 256] = {
     table
 };
 
-fn twice(character: char, out: &mut String) {
+fn twice(character: char, out: &mut Vec<u8>) {
     let simple = match character {
         '"' => r#"\\\""#,
         '\\' => r"\\\\",
@@ -271,13 +438,16 @@ fn twice(character: char, out: &mut String) {
                 '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => write!(out, r"\\u{code:04x}"),
                 // JSON takes them as they are; a line of the log does not.
                 '\u{7f}'..='\u{9f}' => write!(out, r"\u{code:04x}"),
-                _ => out.write_char(other),
+                _ => {
+                    out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes());
+                    Ok(())
+                }
             };
-            debug_assert!(written.is_ok(), "a String takes everything");
+            debug_assert!(written.is_ok(), "a vector takes everything");
             return;
         }
     };
-    out.push_str(simple);
+    out.extend_from_slice(simple.as_bytes());
 }
 
 #[cfg(test)]
@@ -289,10 +459,10 @@ mod tests {
     #[test]
     fn it_is_written_as_go_writes_it_and_stands_between_quotes() {
         let mut log = AiLog::default();
-        log.insert("model".into(), json!("qwen"));
-        log.insert("answer".into(), json!("<a & \"b\">\n"));
-        log.insert("details".into(), json!({"z": 1, "a": [null, 2.5]}));
-        let written = text(log);
+        log.insert("model", json!("qwen"));
+        log.insert("answer", json!("<a & \"b\">\n"));
+        log.insert("details", json!({"z": 1, "a": [null, 2.5]}));
+        let written = log.to_text();
         assert_eq!(
             written,
             r#"{\"answer\":\"\\u003ca \\u0026 \\\"b\\\"\\u003e\\n\",\"details\":{\"a\":[null,2.5],\"z\":1},\"model\":\"qwen\"}"#
@@ -302,19 +472,53 @@ mod tests {
         assert_eq!(inner["answer"], "<a & \"b\">\n");
         let again = read(&written).unwrap();
         assert_eq!(again.text("answer"), Some("<a & \"b\">\n"));
-        assert_eq!(self::text(again), written);
+        assert_eq!(again.to_text(), written);
         assert!(read("not a log").is_none());
     }
 
     #[test]
     fn a_name_is_there_once_and_counts_are_an_object() {
         let mut log = AiLog::default();
-        log.insert("b".into(), json!("old"));
-        log.insert("b".into(), json!(-1));
+        log.insert("b", json!("old"));
+        log.insert("b", json!(-1));
         log.insert_counts("a", vec![("z".into(), 2), ("<".into(), -3)]);
         assert_eq!((log.text("b"), log.number("b")), (None, Some(&(-1).into())));
-        assert!(log.contains("a") && !log.contains("c"));
-        assert_eq!(text(log), r#"{\"a\":{\"\\u003c\":-3,\"z\":2},\"b\":-1}"#);
+        assert!(log.contains("a") && !log.contains("c") && !log.contains("model"));
+        assert_eq!(log.to_text(), r#"{\"a\":{\"\\u003c\":-3,\"z\":2},\"b\":-1}"#);
+    }
+
+    #[test]
+    fn usual_names_and_others_are_in_order() {
+        let mut log = AiLog::default();
+        for name in [
+            "zeta",
+            "model",
+            "a",
+            "output_token",
+            "mode",
+            "modem",
+            "api",
+            "n\"",
+            "z",
+        ] {
+            log.insert_count(name.to_owned(), 1);
+        }
+        log.insert("api", json!(null));
+        let mut names: Vec<_> = log.to_text().split(',').map(str::to_owned).collect();
+        assert_eq!(names.remove(1), r#"\"api\":null"#);
+        let in_order = [
+            "a",
+            "mode",
+            "model",
+            "modem",
+            r#"n\\\""#,
+            "output_token",
+            "z",
+            "zeta",
+        ];
+        let expected = in_order.map(|name| format!(r#"\"{name}\":1"#)).join(",");
+        assert_eq!(names.join(","), format!("{{{expected}}}"));
+        assert_eq!(AiLog::default().to_text(), "{}");
     }
 
     proptest::proptest! {
@@ -322,13 +526,13 @@ mod tests {
         fn it_is_what_encoding_and_escaping_one_after_the_other_gives(text: String, marks in "[\\x00-\\x20\"\\\\<>&\u{7f}-\u{a1}\u{2026}-\u{202a}你]{0,40}") {
             for value in [text, marks] {
                 let mut log = AiLog::default();
-                log.insert("k".into(), json!([value, {"b": 1.5, "a": value}]));
+                log.insert("k", json!([value, {"b": 1.5, "a": value}]));
                 let mut encoded = json!({"k": [value, {"a": value, "b": 1.5}]}).to_string();
                 for (character, code) in [('<', "3c"), ('>', "3e"), ('&', "26")] {
                     encoded = encoded.replace(character, &format!("\\u00{code}"));
                 }
                 encoded = encoded.replace('\u{2028}', "\\u2028").replace('\u{2029}', "\\u2029");
-                proptest::prop_assert_eq!(super::text(log), crate::access_log::escaped(&encoded));
+                proptest::prop_assert_eq!(log.to_text(), crate::access_log::escaped(&encoded));
             }
         }
     }

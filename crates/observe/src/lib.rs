@@ -15,10 +15,11 @@ pub mod settle;
 pub mod spend;
 pub mod trace;
 pub mod usage;
+mod usual;
 pub mod vocabulary;
 
 pub use access_log::{Format, LineWriter, Sink};
-pub use ai_log::AiLog;
+pub use ai_log::{AiLog, AttributeName};
 pub use cost::{Amount, Prices};
 pub use entry::{Books, Entry};
 pub use metrics::Metrics;
@@ -26,4 +27,5 @@ pub use record::Record;
 pub use settle::{Ending, Settlement, settle};
 pub use spend::{Spend, Spent};
 pub use usage::Usage;
+pub use usual::Usual;
 pub use vocabulary::Vocabularies;

@@ -15,7 +15,7 @@ use tollgate_base::clock::Instant;
 use tollgate_base::flag::Flags;
 use tollgate_base::{Flag, Termination};
 
-use crate::ai_log::{self, AiLog};
+use crate::ai_log::{self, AiLog, AttributeName};
 use crate::conversation::Turn;
 use crate::settle::{Ending, Hooks};
 use crate::trace;
@@ -131,8 +131,6 @@ pub struct Record {
     pub arm: RefCell<Option<Arc<str>>>,
     /// Attributes of the `ai_log` object.
     pub ai_log: RefCell<AiLog>,
-    /// The filter state of the `ai_log` is what [`Record::write_ai_log`] made of them.
-    pub(crate) ai_log_written: Cell<bool>,
     /// Nobody will see the span: tags for it are not kept.
     pub untagged: Cell<bool>,
     /// Tags for the exchange's span, later ones of the same name win.
@@ -186,7 +184,6 @@ impl Record {
             turn: RefCell::default(),
             arm: RefCell::default(),
             ai_log: RefCell::default(),
-            ai_log_written: Cell::default(),
             untagged: Cell::default(),
             span_tags: RefCell::default(),
             trace: trace::Slot::default(),
@@ -228,7 +225,6 @@ impl Record {
     /// is no valid inside of a JSON string is escaped when the line is written.
     pub fn set_filter_state(&self, key: impl Into<Cow<'static, str>>, value: String) {
         let name = key.into();
-        self.ai_log_written.set(false);
         let mut state = self.filter_state.borrow_mut();
         match state.iter_mut().find(|entry| entry.0 == name) {
             Some(entry) => entry.1 = value,
@@ -237,12 +233,22 @@ impl Record {
     }
 
     /// Leaves an attribute in the `ai_log`, replacing an earlier one of the same name.
-    pub fn set_ai_log(&self, key: impl Into<Cow<'static, str>>, value: impl Into<serde_json::Value>) {
-        self.ai_log.borrow_mut().insert(key.into(), value.into());
+    pub fn set_ai_log(&self, key: impl Into<AttributeName>, value: impl Into<serde_json::Value>) {
+        self.ai_log.borrow_mut().insert(key, value.into());
+    }
+
+    /// The same for a text.
+    pub fn set_ai_log_text(&self, key: impl Into<AttributeName>, text: impl Into<Cow<'static, str>>) {
+        self.ai_log.borrow_mut().insert_text(key, text.into());
+    }
+
+    /// The same for a count.
+    pub fn set_ai_log_count(&self, key: impl Into<AttributeName>, count: u64) {
+        self.ai_log.borrow_mut().insert_count(key, count);
     }
 
     /// The same for an object of counts.
-    pub fn set_ai_log_counts(&self, key: &'static str, counts: Vec<(Cow<'static, str>, i64)>) {
+    pub fn set_ai_log_counts(&self, key: impl Into<AttributeName>, counts: Vec<(Cow<'static, str>, i64)>) {
         self.ai_log.borrow_mut().insert_counts(key, counts);
     }
 
@@ -277,7 +283,7 @@ impl Record {
     #[must_use]
     pub fn ai_log_text(&self) -> Option<String> {
         let log = self.ai_log.borrow();
-        (!log.is_empty()).then(|| ai_log::text(log.clone()))
+        (!log.is_empty()).then(|| log.to_text())
     }
 
     /// Takes over a whole `ai_log` as its filter state shows it; false when it is not one.
@@ -288,15 +294,6 @@ impl Record {
             self.ai_log.replace(log);
         }
         is_log
-    }
-
-    /// Turns the `ai_log` into its filter state.
-    pub(crate) fn write_ai_log(&self) {
-        let log = self.ai_log.take();
-        if !log.is_empty() {
-            self.set_filter_state(ai_log::FILTER_STATE, ai_log::text(log));
-            self.ai_log_written.set(true);
-        }
     }
 
     /// Leaves a metadata value under `namespace:key`, replacing an earlier one.

@@ -91,7 +91,6 @@ pub fn settle(record: &Record, to: Settlement<'_>) {
     drop(usage);
     let entry = Entry::of(record, ended, to.prices, &to.books.conversations);
     to.books.enter(entry);
-    record.write_ai_log();
     if let Some(log) = to.log {
         log.line(|out| to.format.write(record, ended, out));
     }
@@ -184,11 +183,8 @@ mod tests {
         };
         settle(&record, to);
         settle(&record, to);
-        let state = record.filter_state.borrow();
-        assert_eq!(
-            state.as_slice(),
-            [("wasm.ai_log".into(), r#"{\"a\":1,\"b\":\"x\"}"#.to_owned())]
-        );
+        let written = record.ai_log_text();
+        assert_eq!(written.as_deref(), Some(r#"{\"a\":1,\"b\":\"x\"}"#));
         let mut text = String::new();
         metrics.render(&mut text);
         assert!(

@@ -80,9 +80,9 @@ impl Details {
             .map(|(_, count)| *count)
     }
 
-    /// Each name with its count; `None` if there are none.
-    pub(crate) fn to_counts(&self) -> Option<Vec<(Cow<'static, str>, i64)>> {
-        (!self.0.is_empty()).then(|| self.0.clone())
+    /// Takes out each name with its count; `None` if there are none.
+    pub(crate) fn take_counts(&mut self) -> Option<Vec<(Cow<'static, str>, i64)>> {
+        (!self.0.is_empty()).then(|| std::mem::take(&mut self.0))
     }
 
     /// As an object; `None` if there are none.

@@ -13,7 +13,7 @@ use super::scan::{self, Kind, Limits};
 use super::string::unescape;
 use super::text::{Text, quoted};
 use super::{JsonError, PathError, setter};
-use crate::path::{self, PathValue};
+use crate::path::{self, Path, PathValue};
 
 /// A JSON text, its edits and its tree. At least one of text and tree is there; when both are, they say the same.
 #[derive(Debug)]
@@ -137,6 +137,23 @@ impl JsonDocument {
             }
         }
         path::get(self.as_str(), path)
+    }
+
+    /// What a compiled path leads to; it finds what [`JsonDocument::get`] finds.
+    #[must_use]
+    pub fn find(&self, path: &Path) -> Option<PathValue<'_>> {
+        if let Some(key) = path.first_key().filter(|_| self.is_object()) {
+            match self.raw(key) {
+                Some(value) => {
+                    if let Some(found) = path.behind_first_key(value) {
+                        return found;
+                    }
+                }
+                None if path.is_keys() => return None,
+                None => {}
+            }
+        }
+        self.get(path.as_str())
     }
 
     /// Writes JSON at an sjson path (`model`, `stream_options.include_usage`, `messages.-1`, `a\.b`); what is missing
@@ -455,6 +472,7 @@ mod tests {
                 expected,
                 "{path}"
             );
+            assert_eq!(edited.find(&Path::new(path)), edited.get(path), "{path}");
         }
         edited.set("messages.0.role", "system").unwrap();
         assert_eq!(edited.get("messages.0.role").unwrap().text(), "system");

@@ -99,6 +99,53 @@ fn mark_in(text: &[u8]) -> Option<usize> {
     memchr2(b'"', b'\\', rest).map(|length| looked + length)
 }
 
+/// The next element of an array, or the position behind it. The text's end closes what is open.
+pub(super) fn next_element(text: &[u8], from: usize) -> Result<Begin, usize> {
+    let rest = text.get(from..).unwrap_or_default();
+    for (length, byte) in rest.iter().enumerate() {
+        let at = from + length;
+        if *byte == b']' {
+            return Err(at + 1);
+        }
+        if let Some(kind) = kind_at(text, at) {
+            return Ok(Begin { at, kind });
+        }
+    }
+    Err(text.len())
+}
+
+/// How many elements an array has, unless the text breaks off in a string, and the position behind them.
+pub(super) fn count(text: &[u8], from: usize) -> (Option<usize>, usize) {
+    let (mut count, mut at) = (0, from);
+    loop {
+        let begin = match next_element(text, at) {
+            Ok(begin) => begin,
+            Err(behind) => return (Some(count), behind),
+        };
+        let Some(end) = value_end(text, begin) else {
+            return (None, text.len());
+        };
+        count += 1;
+        at = end;
+    }
+}
+
+/// Where the last element of an array begins, or the position behind one without any.
+pub(super) fn last(text: &[u8], from: usize) -> Result<usize, usize> {
+    let (mut last, mut at) = (None, from);
+    loop {
+        let begin = match next_element(text, at) {
+            Ok(begin) => begin,
+            Err(behind) => return last.ok_or(behind),
+        };
+        let Some(end) = value_end(text, begin) else {
+            return Err(text.len());
+        };
+        last = Some(begin.at);
+        at = end;
+    }
+}
+
 /// The position behind the bracket that closes the one at `from`, whatever kinds they are; the text's end when none
 /// does.
 pub(super) fn nested_end(text: &[u8], from: usize) -> usize {

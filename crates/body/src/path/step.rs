@@ -159,18 +159,23 @@ impl<'p> ElementStep<'p> {
     }
 
     fn new(special: Option<Pick<'p>>, part: &'p str, rest: Option<&'p str>, pipe: Option<&'p str>) -> Self {
-        let pick = special.unwrap_or_else(|| match part.strip_prefix('-') {
-            _ if part == "#" => Pick::Count,
-            Some(digits) => number(digits)
-                .filter(|back| *back > 0)
-                .map_or(Pick::Nothing, Pick::FromEnd),
-            None => number(part).map_or(Pick::Nothing, Pick::Index),
-        });
+        let pick = special.unwrap_or_else(|| pick_of(part));
         Self { pick, rest, pipe }
     }
 }
 
-fn number(digits: &str) -> Option<usize> {
+/// What an array makes of a component that asks for nothing special.
+pub(super) fn pick_of<'p>(part: &str) -> Pick<'p> {
+    match part.strip_prefix('-') {
+        _ if part == "#" => Pick::Count,
+        Some(digits) => number(digits)
+            .filter(|back| *back > 0)
+            .map_or(Pick::Nothing, Pick::FromEnd),
+        None => number(part).map_or(Pick::Nothing, Pick::Index),
+    }
+}
+
+pub(super) fn number(digits: &str) -> Option<usize> {
     let are_digits = digits.bytes().all(|byte| byte.is_ascii_digit());
     are_digits.then(|| digits.parse().ok())?
 }

@@ -161,19 +161,19 @@ impl<'t, 'p> Walk<'t, 'p> {
         }
         match &step.pick {
             Pick::Index(index) => self.element(from, *index, step.rest),
-            Pick::FromEnd(1) => match self.last(from) {
+            Pick::FromEnd(1) => match lex::last(self.text, from) {
                 Ok(last) => self.element(last, 0, step.rest),
                 Err(behind) => (behind, false),
             },
             Pick::FromEnd(back) => {
-                let (count, behind) = self.count(from);
+                let (count, behind) = lex::count(self.text, from);
                 match count.and_then(|count| count.checked_sub(*back)) {
                     Some(index) => self.element(from, index, step.rest),
                     None => (behind, false),
                 }
             }
             Pick::Count => {
-                let (Some(count), behind) = self.count(from) else {
+                let (Some(count), behind) = lex::count(self.text, from) else {
                     return self.end();
                 };
                 let raw = Cow::Owned(count.to_string());
@@ -182,60 +182,14 @@ impl<'t, 'p> Walk<'t, 'p> {
             }
             Pick::Each(inner) => self.each(from, inner),
             Pick::Query(query) => self.query(from, query, step.rest),
-            Pick::Nothing => (self.count(from).1, false),
-        }
-    }
-
-    /// The next element, or the position behind the array. The text's end closes what is open.
-    fn next_element(&self, from: usize) -> Result<Begin, usize> {
-        let rest = self.text.get(from..).unwrap_or_default();
-        for at in from..from + rest.len() {
-            if self.text[at] == b']' {
-                return Err(at + 1);
-            }
-            if let Some(kind) = lex::kind_at(self.text, at) {
-                return Ok(Begin { at, kind });
-            }
-        }
-        Err(self.text.len())
-    }
-
-    /// How many elements there are, unless the text breaks off in a string, and the position behind them.
-    fn count(&self, from: usize) -> (Option<usize>, usize) {
-        let (mut count, mut at) = (0, from);
-        loop {
-            let begin = match self.next_element(at) {
-                Ok(begin) => begin,
-                Err(behind) => return (Some(count), behind),
-            };
-            let Some(end) = lex::value_end(self.text, begin) else {
-                return (None, self.text.len());
-            };
-            count += 1;
-            at = end;
-        }
-    }
-
-    /// Where the last element begins, or the position behind an array without one.
-    fn last(&self, from: usize) -> Result<usize, usize> {
-        let (mut last, mut at) = (None, from);
-        loop {
-            let begin = match self.next_element(at) {
-                Ok(begin) => begin,
-                Err(behind) => return last.ok_or(behind),
-            };
-            let Some(end) = lex::value_end(self.text, begin) else {
-                return Err(self.text.len());
-            };
-            last = Some(begin.at);
-            at = end;
+            Pick::Nothing => (lex::count(self.text, from).1, false),
         }
     }
 
     fn element(&mut self, from: usize, index: usize, rest: Option<&'p str>) -> Step {
         let mut at = from;
         for position in 0.. {
-            let begin = match self.next_element(at) {
+            let begin = match lex::next_element(self.text, at) {
                 Ok(begin) => begin,
                 Err(behind) => return (behind, false),
             };
@@ -266,7 +220,7 @@ impl<'t, 'p> Walk<'t, 'p> {
         let mut places = Vec::new();
         let mut at = from;
         let behind = loop {
-            let begin = match self.next_element(at) {
+            let begin = match lex::next_element(self.text, at) {
                 Ok(begin) => begin,
                 Err(behind) => break behind,
             };
@@ -304,7 +258,7 @@ impl<'t, 'p> Walk<'t, 'p> {
         let mut places = Vec::new();
         let mut at = from;
         let behind = loop {
-            let begin = match self.next_element(at) {
+            let begin = match lex::next_element(self.text, at) {
                 Ok(begin) => begin,
                 Err(behind) => break behind,
             };

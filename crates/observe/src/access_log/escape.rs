@@ -19,6 +19,17 @@ const LOOK: [bool; 256] = {
     table
 };
 
+/// [`LOOK`], and whatever is not ASCII.
+const SPECIAL: [bool; 256] = {
+    let mut table = LOOK;
+    let mut byte = 0x80;
+    while byte < table.len() {
+        table[byte] = true;
+        byte += 1;
+    }
+    table
+};
+
 /// Appends `raw` as the inside of a JSON string. Bytes that are no UTF-8 become U+FFFD.
 pub(super) fn json(raw: &[u8], out: &mut Vec<u8>) {
     escape(raw, out, true);
@@ -41,7 +52,7 @@ pub(super) fn plain(raw: &[u8], out: &mut Vec<u8>) {
 
 fn escape(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
     // What most values are: a word without anything special in it.
-    if clean_length(raw) == raw.len() && raw.is_ascii() {
+    if is_plain(raw) {
         out.extend_from_slice(raw);
         return;
     }
@@ -51,6 +62,19 @@ fn escape(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
             out.extend_from_slice("\u{fffd}".as_bytes());
         }
     }
+}
+
+/// Whether there is nothing but ASCII in it, and nothing special.
+fn is_plain(raw: &[u8]) -> bool {
+    const SHORT: usize = 32;
+    if raw.len() < SHORT {
+        return !raw
+            .iter()
+            .fold(false, |any, byte| any | SPECIAL[usize::from(*byte)]);
+    }
+    // A loop over all bytes compiles to vector instructions, one that stops at the first does not.
+    let special = |byte: u8| u8::from(may_be_special(byte) | !byte.is_ascii());
+    raw.iter().fold(0, |any, byte| any | special(*byte)) == 0
 }
 
 fn escape_text(text: &str, out: &mut Vec<u8>, quotes: bool) {
@@ -73,8 +97,9 @@ fn may_be_special(byte: u8) -> bool {
 /// Bytes of a text in front of the first that [`LOOK`] marks. Values grow to the size of an LLM's answer: blocks
 /// without any are passed over as a whole, in a loop that compiles to vector instructions.
 fn clean_length(text: &[u8]) -> usize {
-    let (blocks, _) = text.as_chunks::<16>();
-    let is_clean = |block: &&[u8; 16]| {
+    // Shorter blocks do not compile to vector instructions of bytes.
+    let (blocks, _) = text.as_chunks::<32>();
+    let is_clean = |block: &&[u8; 32]| {
         // Not a `bool`: only as a number the comparisons compile to vector instructions.
         let mut any = 0;
         for byte in *block {
@@ -82,7 +107,7 @@ fn clean_length(text: &[u8]) -> usize {
         }
         any == 0
     };
-    let passed = blocks.iter().take_while(is_clean).count() * 16;
+    let passed = blocks.iter().take_while(is_clean).count() * 32;
     let rest = text.get(passed..).unwrap_or_default();
     let length = rest.iter().position(|byte| LOOK[usize::from(*byte)]);
     passed + length.unwrap_or(rest.len())

@@ -120,21 +120,14 @@ impl Printer<'_> {
     }
 
     fn filter_state(&mut self, record: &Record, key: &str) {
-        let state = record.filter_state.borrow();
-        let found = state.iter().find(|entry| entry.0 == key);
-        match found.filter(|_| record.ai_log_written.get() && key == ai_log::FILTER_STATE) {
-            Some(entry) => self.escaped(&entry.1),
-            None => self.attribute(&state, key),
+        let log = record.ai_log.borrow();
+        if log.is_empty() || key != ai_log::FILTER_STATE {
+            return self.attribute(&record.filter_state.borrow(), key);
         }
-    }
-
-    /// What we have escaped ourselves: it is not looked through once more, long as it may be.
-    fn escaped(&mut self, value: &str) {
-        let is_whole = self.limit.is_none_or(|limit| limit >= value.len());
         match self.place {
-            Place::Quoted if is_whole => self.out.extend_from_slice(value.as_bytes()),
-            Place::TypedValue if is_whole => self.safe(|out| out.extend_from_slice(value.as_bytes())),
-            _ => self.prepared(value),
+            // It comes escaped: it is not looked through once more, long as it may be.
+            Place::Quoted | Place::TypedValue if self.limit.is_none() => self.safe(|out| log.write(out)),
+            _ => self.prepared(&log.to_text()),
         }
     }
 
@@ -408,6 +401,21 @@ fn is_json_line(text: &str) -> bool {
         && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok()
 }
 
+/// An address without its port, as the log shows it.
+pub(crate) fn ip_text(ip: IpAddr) -> String {
+    let mut out = Vec::with_capacity(16);
+    write_ip(ip, &mut out);
+    // It is ASCII; the fallback only avoids a panic.
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// An address as the log shows it.
+pub(crate) fn address_text(address: SocketAddr) -> String {
+    let mut out = Vec::with_capacity(24);
+    write_address(address, &mut out);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 fn write_ip(ip: IpAddr, out: &mut Vec<u8>) {
     let IpAddr::V4(ip) = ip.to_canonical() else {
         let written = write!(out, "{ip}");
@@ -443,13 +451,13 @@ fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
 
 /// A path and query in which the values of these parameters are covered.
 fn covered<'a>(path: &'a [u8], hidden: &[Arc<str>]) -> Cow<'a, [u8]> {
+    if hidden.is_empty() {
+        return path.into();
+    }
     let query = path.iter().position(|byte| *byte == b'?');
     let Some((before, query)) = query.and_then(|mark| path.split_at_checked(mark + 1)) else {
         return path.into();
     };
-    if hidden.is_empty() {
-        return path.into();
-    }
     let mut out = before.to_vec();
     for (index, pair) in query.split(|byte| *byte == b'&').enumerate() {
         if index > 0 {

@@ -3,7 +3,9 @@
 //!
 //! Models and consumers may be words of clients: beyond a number of label sets, new ones share the value `other`.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -18,6 +20,16 @@ const MODEL_LIMIT: usize = 2_000;
 const CONSUMER_LIMIT: usize = 4_000;
 /// What stands for the values that came too late.
 const OTHER: &str = "other";
+/// Label sets that a worker keeps at hand.
+const RECENT_LIMIT: usize = 16;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    /// The label sets of this worker's last requests, the last one first, each with the number of its metrics. Most
+    /// requests are counted as one of the last few were, and need neither a key nor its hash.
+    static RECENT: RefCell<Vec<(u64, Arc<UsageSeries>)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// What a request is counted under.
 #[derive(Debug, Clone, Copy)]
@@ -88,7 +100,9 @@ pub struct UsageMetrics {
     by_source: [[Counter; 2]; 3],
     /// `tollgate_usage_labels_capped_total`: requests counted under `other`.
     capped: Counter,
-    /// Read by every request, written by the first one with its labels.
+    /// Tells these apart from others in the process.
+    number: u64,
+    /// Read by a request whose labels its worker has not seen of late, written by the first one with its labels.
     sets: ArcSwap<HashMap<Box<str>, Arc<UsageSeries>>>,
 }
 
@@ -119,12 +133,33 @@ impl UsageMetrics {
                     .map(|direction| tokens.counter(&[("source", source.name()), ("type", direction)]))
             }),
             capped: family("tollgate_usage_labels_capped_total").counter(&[]),
+            number: NUMBER.fetch_add(1, Ordering::Relaxed),
             sets: ArcSwap::default(),
         }
     }
 
     /// The counters for these labels; `other` stands for a model or consumer that is one too many.
     pub fn series(&self, labels: UsageLabels<'_>) -> Arc<UsageSeries> {
+        RECENT.with_borrow_mut(|recent| {
+            let is_meant = |known: &(u64, Arc<UsageSeries>)| known.0 == self.number && known.1.is_of(labels);
+            if let Some(place) = recent.iter().position(is_meant)
+                && let Some(before) = recent.get_mut(..=place)
+            {
+                before.rotate_right(1);
+                if let Some((_, known)) = recent.first() {
+                    return known.clone();
+                }
+            }
+            let found = self.look_up(labels);
+            if found.is_of(labels) {
+                recent.truncate(RECENT_LIMIT - 1);
+                recent.insert(0, (self.number, found.clone()));
+            }
+            found
+        })
+    }
+
+    fn look_up(&self, labels: UsageLabels<'_>) -> Arc<UsageSeries> {
         let key = key_of(labels);
         let sets = self.sets.load();
         let count = sets.len();
@@ -134,13 +169,13 @@ impl UsageMetrics {
         drop(sets);
         if count >= MODEL_LIMIT && labels.model != OTHER {
             self.capped.increment();
-            return self.series(UsageLabels {
+            return self.look_up(UsageLabels {
                 model: OTHER,
                 ..labels
             });
         }
         if count >= CONSUMER_LIMIT && labels.consumer != OTHER {
-            return self.series(UsageLabels {
+            return self.look_up(UsageLabels {
                 consumer: OTHER,
                 ..labels
             });
@@ -197,6 +232,15 @@ impl UsageMetrics {
 }
 
 impl UsageSeries {
+    #[inline]
+    fn is_of(&self, labels: UsageLabels<'_>) -> bool {
+        let [route, cluster, model, consumer] = &self.labels;
+        **model == *labels.model
+            && **consumer == *labels.consumer
+            && **route == *labels.route
+            && **cluster == *labels.cluster
+    }
+
     fn label_list(&self) -> [(&'static str, &str); 4] {
         let [route, cluster, model, consumer] = &self.labels;
         [

@@ -10,7 +10,7 @@ use tollgate_observe::Record;
 use tollgate_observe::conversation::Turn;
 use tollgate_plugin::Exchange;
 
-use crate::answer_watch::{self, Observer, Prose, Watch};
+use crate::answer_watch::{self, Asked, Observer, Watch};
 use crate::token_usage;
 
 /// Bytes of a plain answer that are kept to be read; of a longer one its two ends.
@@ -33,30 +33,6 @@ struct State {
     model: Option<Box<str>>,
     turn: Turn,
     answer: Option<Watch>,
-}
-
-/// Texts of the request. Most vendors tell what they cost: until it is clear that this one does not, nobody looks.
-#[derive(Debug)]
-enum Asked {
-    /// The request's body. Kept until an answer begins to stream, which may take long.
-    Unread { body: Bytes, countable: bool },
-    /// What a stream has to be compared with.
-    Read(Prose),
-}
-
-impl Default for Asked {
-    fn default() -> Self {
-        Self::Read(Prose::default())
-    }
-}
-
-impl Asked {
-    fn read(self) -> Prose {
-        match self {
-            Self::Unread { body, countable } => Prose::of_json(&body, countable),
-            Self::Read(prose) => prose,
-        }
-    }
 }
 
 impl Account {
@@ -108,7 +84,7 @@ impl Account {
         let mut state = self.state.borrow_mut();
         state.answer = Some(watch);
         if streamed {
-            state.asked = Asked::Read(std::mem::take(&mut state.asked).read());
+            state.asked.weigh();
         }
         drop(state);
         let passing = Passing {

@@ -1,12 +1,13 @@
 //! Attributes: what a config wants recorded, where its value comes from, and where it goes (plugins spec §1.3).
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use http::HeaderMap;
 use serde_json::{Number, Value};
-use tollgate_body::path::{PathValue, ValueKind};
-use tollgate_observe::Record;
+use tollgate_body::path::{Path, PathValue, ValueKind};
 use tollgate_observe::access_log::escaped;
+use tollgate_observe::{AttributeName, Record};
 
 use super::text::shortened;
 
@@ -87,7 +88,7 @@ impl BuiltIn {
     }
 
     /// Paths in a request body or a whole answer, the first that gives something.
-    pub(super) fn body_paths(self) -> &'static [&'static str] {
+    fn body_paths(self) -> &'static [&'static str] {
         match self {
             Self::Question => &["messages.@reverse.0.content"],
             Self::System => &["system"],
@@ -99,7 +100,7 @@ impl BuiltIn {
     }
 
     /// Paths in an event of a stream.
-    pub(super) fn event_paths(self) -> &'static [&'static str] {
+    fn event_paths(self) -> &'static [&'static str] {
         match self {
             Self::Answer => &["choices.0.delta.content", "delta.text"],
             Self::Reasoning => &["choices.0.delta.reasoning_content"],
@@ -108,15 +109,44 @@ impl BuiltIn {
     }
 }
 
+/// Where an attribute's value lies in JSON, if it comes from there.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// The config's own path.
+    pub(super) own: Option<Path>,
+    /// Those of its built-in in a request or a whole answer, the first that gives something.
+    pub(super) of_body: Vec<Path>,
+    /// Those in an event of a stream.
+    pub(super) of_event: Vec<Path>,
+}
+
+impl Places {
+    pub(super) fn of(built_in: Option<BuiltIn>, value: &str) -> Self {
+        // Where the config's own path gives nothing, the same path gives nothing again.
+        let all = |paths: &[&str]| {
+            let others = paths.iter().filter(|path| **path != value);
+            others.map(|path| Path::new(path)).collect()
+        };
+        Self {
+            own: (!value.is_empty()).then(|| Path::new(value)),
+            of_body: all(built_in.map_or(&[], BuiltIn::body_paths)),
+            of_event: all(built_in.map_or(&[], BuiltIn::event_paths)),
+        }
+    }
+}
+
 /// One attribute of a config.
 #[derive(Debug)]
 pub(super) struct Attribute {
-    pub(super) key: Box<str>,
+    pub(super) key: Arc<str>,
+    /// The key as the log knows it.
+    pub(super) name: AttributeName,
     pub(super) built_in: Option<BuiltIn>,
     /// `None`: where its built-in says.
     pub(super) source: Option<ValueSource>,
-    /// The value, a header's name or a path; may be empty for a built-in.
+    /// The value or a header's name; may be empty for a built-in.
     pub(super) value: String,
+    pub(super) places: Places,
     pub(super) default_value: String,
     pub(super) rule: Option<Rule>,
     pub(super) to_log: bool,
@@ -127,11 +157,15 @@ pub(super) struct Attribute {
 
 impl Attribute {
     fn logged(key: &str) -> Self {
+        let built_in = BuiltIn::of_key(key);
+        let key = Arc::<str>::from(key);
         Self {
-            key: key.into(),
-            built_in: BuiltIn::of_key(key),
+            name: key.clone().into(),
+            key,
+            built_in,
             source: None,
             value: String::new(),
+            places: Places::of(built_in, ""),
             default_value: String::new(),
             rule: None,
             to_log: true,
@@ -145,7 +179,7 @@ impl Attribute {
     pub(super) fn full_preset() -> Vec<Self> {
         let messages = Self {
             source: Some(ValueSource::RequestBody),
-            value: "messages".into(),
+            places: Places::of(None, "messages"),
             ..Self::logged("messages")
         };
         let built_in = ["question", "system", "answer", "reasoning", "tool_calls"].map(Self::logged);
@@ -208,7 +242,7 @@ impl Attribute {
             _ => false,
         };
         let kept = is_long.then(|| shortened(&text_of(&value), limit)).flatten();
-        record.set_ai_log(self.key.as_ref().to_owned(), kept.map_or(value, Value::from));
+        record.set_ai_log(self.name.clone(), kept.map_or(value, Value::from));
     }
 }
 

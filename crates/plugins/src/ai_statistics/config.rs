@@ -1,10 +1,13 @@
 //! The config of `ai-statistics` in its three generations (plugins spec §1.1, §1.2), and the documented fields.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 use tollgate_base::ConfigError;
+use tollgate_body::path::Path;
 use tollgate_llm::lenient::Fields;
 
-use super::attribute::{Attribute, BuiltIn, Rule, ValueSource};
+use super::attribute::{Attribute, BuiltIn, Places, Rule, ValueSource};
 use super::settlement;
 use crate::table::{Field, ParseContext, field};
 
@@ -50,6 +53,8 @@ pub(super) struct Span {
     pub(super) key: String,
     pub(super) source: SpanSource,
     pub(super) value: String,
+    /// The value as a path.
+    pub(super) path: Path,
 }
 
 /// Where a `tracing_span` entry takes its value from.
@@ -222,6 +227,7 @@ fn attribute(entry: &Value, context: &ParseContext, place: &str) -> Result<Attri
         }
     };
     let built_in = BuiltIn::of_key(&key);
+    let key = Arc::<str>::from(key);
     if source.is_none() && built_in.is_none() {
         let problem = "missing: the attribute is never set";
         context.warn(ConfigError::new("value_source", problem).within(place));
@@ -230,17 +236,20 @@ fn attribute(entry: &Value, context: &ParseContext, place: &str) -> Result<Attri
         let problem = "missing: nothing is taken from streams";
         context.warn(ConfigError::new("rule", problem).within(place));
     }
+    let value = text(members, "value")?;
     Ok(Attribute {
         built_in,
         source,
-        value: text(members, "value")?,
+        places: Places::of(built_in, &value),
+        value,
         default_value: text(members, "default_value")?,
         rule,
         to_log: flag(members, "apply_to_log")?,
         to_span: flag(members, "apply_to_span")?,
         span_key: Some(text(members, "trace_span_key")?).filter(|name| !name.is_empty()),
         separate: flag(members, "as_separate_log_field")?,
-        key: key.into(),
+        name: key.clone().into(),
+        key,
     })
 }
 
@@ -281,6 +290,7 @@ fn first_generation(fields: Fields<'_>, context: &ParseContext) -> FirstGenerati
             spans.push(Span {
                 key: span.text("key"),
                 source,
+                path: Path::new(&span.text("value")),
                 value: span.text("value"),
             });
         }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
-use tollgate_body::{Request, Response, path};
+use tollgate_body::{Request, Response};
 use tollgate_observe::{Ending, Record};
 use tollgate_plugin::Exchange;
 
@@ -19,7 +19,7 @@ use super::config::{Config, SpanSource};
 use super::request::{body_value, spans};
 use super::settlement;
 use super::stream::StreamValues;
-use crate::answer_watch::{self, Observer, Prose, Watch};
+use crate::answer_watch::{self, Asked, Observer, Watch};
 use crate::token_usage::Details;
 
 /// One exchange under observation; shared by the answer's body and the settlement.
@@ -33,7 +33,7 @@ pub(super) struct Observation {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Texts of the request.
-    pub(super) asked: Prose,
+    pub(super) asked: Asked,
     /// The request is one whose tokens may be estimated.
     pub(super) estimable: bool,
     pub(super) answer: Option<Answer>,
@@ -68,7 +68,7 @@ impl Observation {
     }
 
     /// Notes the request's texts.
-    pub(super) fn read(&self, texts: Prose) {
+    pub(super) fn read(&self, texts: Asked) {
         self.state.borrow_mut().asked = texts;
     }
 
@@ -85,7 +85,11 @@ impl Observation {
         }
         let watch = Watch::begin(record, response);
         let streamed = watch.streamed;
-        self.state.borrow_mut().answer = Some(Answer {
+        let mut state = self.state.borrow_mut();
+        if streamed {
+            state.asked.weigh();
+        }
+        state.answer = Some(Answer {
             watch,
             wanted,
             values: if streamed && wanted {
@@ -94,6 +98,7 @@ impl Observation {
                 StreamValues::default()
             },
         });
+        drop(state);
         let passing = Passing {
             observation: self.clone(),
             record: record.clone(),
@@ -106,8 +111,8 @@ impl Observation {
             let value = header(headers, &attribute.value).map_or(Value::Null, Value::from);
             attribute.put(record, value, self.config.value_limit);
         }
-        spans(&self.config, record, SpanSource::ResponseHeader, |name| {
-            header(headers, name)
+        spans(&self.config, record, SpanSource::ResponseHeader, |span| {
+            header(headers, &span.value)
         });
     }
 
@@ -116,7 +121,7 @@ impl Observation {
         if let Some(answer) = &mut state.answer {
             answer.finish(&self.config, record);
         }
-        settlement::settle(&self.config, record, ending, &state);
+        settlement::settle(&self.config, record, ending, state);
     }
 }
 
@@ -162,7 +167,7 @@ impl Answer {
         for attribute in config.attributes_of(ValueSource::ResponseBody) {
             let value = self
                 .detail(attribute.built_in)
-                .unwrap_or_else(|| body_value(attribute, |at| path::get(&text, at)));
+                .unwrap_or_else(|| body_value(attribute, |at| at.get(&text)));
             attribute.put(record, value, config.value_limit);
         }
     }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Number, Value};
+use serde_json::Number;
 use tollgate_base::clock::Instant;
 use tollgate_observe::metrics::{UsageLabels, UsageMetric, UsageMetrics, UsageSeries};
 use tollgate_observe::usage::{Source, Tokens};
-use tollgate_observe::{Ending, Record, Usage};
+use tollgate_observe::{Ending, Record, Usage, Usual};
 
 use super::attribute::{Attribute, ValueSource};
 use super::config::{Config, SpanSource};
@@ -14,18 +14,18 @@ use super::observation::{Answer, State};
 use super::request::{api_route, spans};
 
 /// Settles one observed exchange.
-pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, state: &State) {
-    spans(config, record, SpanSource::Property, |name| {
-        property(record, name)
+pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, mut state: State) {
+    spans(config, record, SpanSource::Property, |span| {
+        property(record, &span.value)
     });
     record.set_span_tag("gen_ai.span.kind", "LLM");
-    let Some(answer) = &state.answer else { return };
+    let Some(answer) = &mut state.answer else { return };
     let counts = answer.wanted && answer.watch.is_good && !config.without_usage;
     if counts {
         overrides(config, record, &mut record.usage.borrow_mut());
     }
-    if state.estimable {
-        answer.watch.supply(record, &state.asked);
+    if state.estimable && answer.watch.lacks_usage(record) {
+        answer.watch.supply(record, &state.asked.read());
     }
     if !answer.wanted {
         return;
@@ -45,16 +45,16 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
     count(config, record, ending, &usage, took);
 }
 
-fn note_answer(record: &Record, usage: &Usage, answer: &Answer, took: u64) {
+fn note_answer(record: &Record, usage: &Usage, answer: &mut Answer, took: u64) {
     let kind = if answer.watch.streamed { "stream" } else { "normal" };
-    record.set_ai_log("response_type", kind);
-    if let Some(id) = &answer.watch.chat_id {
-        record.set_ai_log("chat_id", id.as_str());
+    record.set_ai_log_text(Usual::ResponseType, kind);
+    if let Some(id) = answer.watch.chat_id.take() {
+        record.set_ai_log_text(Usual::ChatId, id);
     }
     if let Some(first) = first_token(record, usage) {
-        record.set_ai_log("llm_first_token_duration", first);
+        record.set_ai_log_count(Usual::FirstTokenDuration, first);
     }
-    record.set_ai_log("llm_service_duration", took);
+    record.set_ai_log_count(Usual::ServiceDuration, took);
 }
 
 /// Milliseconds to the first content of a stream, else to its first event.
@@ -69,11 +69,11 @@ fn first_token(record: &Record, usage: &Usage) -> Option<u64> {
 /// Attributes of these names that a config takes from the answer stand for the vendor's usage.
 const OVERRIDES: [&str; 4] = ["model", "input_token", "output_token", "total_token"];
 /// Attributes of these names too are of the vendor's usage, unless a config takes them from the answer itself.
-const DETAILS: [&str; 2] = ["input_token_details", "output_token_details"];
+const DETAILS: [Usual; 2] = [Usual::InputTokenDetails, Usual::OutputTokenDetails];
 
 /// Whether some of these attributes take the place of what usage gives; almost never, so that it is asked once.
 pub(super) fn take_its_place(attributes: &[Attribute]) -> bool {
-    let mut names = OVERRIDES.iter().chain(&DETAILS);
+    let mut names = OVERRIDES.into_iter().chain(DETAILS.map(Usual::name));
     names.any(|name| is_among(attributes, name))
 }
 
@@ -129,32 +129,36 @@ fn whole(number: &Number) -> Option<u64> {
 }
 
 /// The usage as members of the log and tags of the span.
-fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &Answer) {
+fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &mut Answer) {
     let Some(source) = usage.source else { return };
     let tokens = usage.tokens;
     let model = usage.model_name().unwrap_or("unknown");
-    let members = [
-        ("model", Value::from(model)),
-        ("input_token", tokens.input.into()),
-        ("output_token", tokens.output.into()),
-        ("total_token", tokens.total.into()),
+    if !is_configured(config, "model") {
+        record.set_ai_log_text(Usual::Model, model.to_owned());
+    }
+    let counts = [
+        (Usual::InputToken, tokens.input),
+        (Usual::OutputToken, tokens.output),
+        (Usual::TotalToken, tokens.total),
     ];
-    for (name, value) in members {
-        if !is_configured(config, name) {
-            record.set_ai_log(name, value);
+    for (name, count) in counts {
+        if !is_configured(config, name.name()) {
+            record.set_ai_log_count(name, count);
         }
     }
-    let reading = &answer.watch.reading;
-    for (name, details) in DETAILS
-        .iter()
-        .zip([&reading.input_details, &reading.output_details])
-    {
-        if let Some(counts) = details.to_counts().filter(|_| !is_configured(config, name)) {
+    let reading = &mut answer.watch.reading;
+    let [of_input, of_output] = DETAILS;
+    for (name, details) in [
+        (of_input, &mut reading.input_details),
+        (of_output, &mut reading.output_details),
+    ] {
+        let is_own = |_: &_| !is_configured(config, name.name());
+        if let Some(counts) = details.take_counts().filter(is_own) {
             record.set_ai_log_counts(name, counts);
         }
     }
     if source != Source::Provider {
-        record.set_ai_log("usage_source", source.name());
+        record.set_ai_log_text(Usual::UsageSource, source.name());
     }
     record.set_span_tag("gen_ai.model_name", model);
     record.set_span_tag("gen_ai.usage.input_tokens", tokens.input);

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use serde_json::Value;
-use tollgate_body::path::{self, PathValue};
+use tollgate_body::path::{Path, PathValue};
 
 use super::attribute::{Attribute, BuiltIn, Rule, ValueSource, is_nothing, typed};
 use super::config::Config;
@@ -82,10 +82,10 @@ impl StreamValues {
                 continue;
             };
             if let Some(own) = &mut slot.own {
-                own.event(data, shape, &[attribute.value.as_str()]);
+                own.event(data, shape, attribute.places.own.as_slice());
             }
-            if let (Some(gathering), Some(built_in)) = (&mut slot.built_in, attribute.built_in) {
-                gathering.event(data, shape, built_in.event_paths());
+            if let Some(gathering) = &mut slot.built_in {
+                gathering.event(data, shape, &attribute.places.of_event);
             }
         }
         if let Some(calls) = &mut self.tool_calls
@@ -115,7 +115,11 @@ impl StreamValues {
 
 impl Slot {
     fn new(position: usize, attribute: &Attribute, limit: usize) -> Self {
-        let own = (!attribute.value.is_empty()).then(|| Gathering::new(attribute.rule, limit));
+        let own = attribute
+            .places
+            .own
+            .is_some()
+            .then(|| Gathering::new(attribute.rule, limit));
         let rule = match attribute.built_in {
             // Higress needs the rule here too and so gives nothing where its own page leaves it out.
             Some(BuiltIn::Answer) => Some(attribute.rule.unwrap_or(Rule::Append)),
@@ -125,7 +129,9 @@ impl Slot {
         Self {
             attribute: position,
             own,
-            built_in: rule.map(|rule| Gathering::new(Some(rule), limit)),
+            built_in: rule
+                .filter(|_| !attribute.places.of_event.is_empty())
+                .map(|rule| Gathering::new(Some(rule), limit)),
             is_tool_calls: attribute.built_in == Some(BuiltIn::ToolCalls),
         }
     }
@@ -141,7 +147,7 @@ impl Gathering {
         }
     }
 
-    fn event(&mut self, data: &[u8], shape: &Shape<'_>, paths: &[&str]) {
+    fn event(&mut self, data: &[u8], shape: &Shape<'_>, paths: &[Path]) {
         match (shape, &self.again) {
             (Shape::Fresh(place), _) => self.fresh(data, place.as_ref(), paths),
             (Shape::Same(_), Again::Unknown) => self.fresh(data, None, paths),
@@ -149,18 +155,18 @@ impl Gathering {
             (Shape::Same(text), Again::Text) => self.again_text(text),
             (Shape::Same(_), Again::Constant(constant)) => {
                 if let Some(text) = &mut self.text {
-                    text.push(constant);
+                    text.push(constant.as_bytes());
                 }
             }
         }
     }
 
-    fn fresh(&mut self, data: &[u8], text: Option<&Range<usize>>, paths: &[&str]) {
+    fn fresh(&mut self, data: &[u8], text: Option<&Range<usize>>, paths: &[Path]) {
         self.again = Again::Nothing;
         if self.is_settled() {
             return;
         }
-        let Some(found) = paths.iter().find_map(|at| path::get(data, at)) else {
+        let Some(found) = paths.iter().find_map(|at| at.get(data)) else {
             self.again = without(text, paths, Again::Nothing);
             return;
         };
@@ -183,9 +189,8 @@ impl Gathering {
         let inside = quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default();
         if let Some(text) = &mut self.text
             && memchr::memchr(b'\\', inside).is_none()
-            && let Ok(piece) = std::str::from_utf8(inside)
         {
-            text.push(piece);
+            text.push(inside);
             self.value = Value::Bool(true);
             return;
         }
@@ -203,7 +208,7 @@ impl Gathering {
         }
         match &mut self.text {
             Some(text) => {
-                text.push(&found.text());
+                text.push(found.text().as_bytes());
                 self.value = Value::Bool(true);
             }
             None => {
@@ -233,10 +238,8 @@ fn place(data: &[u8], found: &PathValue<'_>) -> Option<Range<usize>> {
 }
 
 /// `again`, if every path leads to the same place in all events of a shape, whatever their text is.
-fn without(text: Option<&Range<usize>>, paths: &[&str], again: Again) -> Again {
-    let is_simple = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    let are_simple = paths.iter().all(|path| path.bytes().all(is_simple));
-    if text.is_some() && are_simple {
+fn without(text: Option<&Range<usize>>, paths: &[Path], again: Again) -> Again {
+    if text.is_some() && paths.iter().all(Path::is_simple) {
         again
     } else {
         Again::Unknown
@@ -252,10 +255,11 @@ mod tests {
         use crate::answer_watch::tests::shapes;
         let mut remembering = Gathering::new(Some(rule), 1000);
         let mut reading = Gathering::new(Some(rule), 1000);
+        let paths = [Path::new(path)];
         let texts: Vec<&[u8]> = events.iter().map(String::as_bytes).collect();
         for (data, shape) in texts.iter().zip(shapes(&texts)) {
-            remembering.event(data, &shape, &[path]);
-            reading.event(data, &Shape::Fresh(None), &[path]);
+            remembering.event(data, &shape, &paths);
+            reading.event(data, &Shape::Fresh(None), &paths);
         }
         [remembering.finish(), reading.finish()]
     }

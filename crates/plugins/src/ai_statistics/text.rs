@@ -17,48 +17,60 @@ pub(super) fn shortened(text: &str, limit: usize) -> Option<String> {
     Some([head, MARKER, tail].concat())
 }
 
-/// A text that grows piece by piece and keeps at most about three times its limit.
+/// A text that grows piece by piece and keeps at most about three times its limit. Whether it is one is asked at its
+/// end, not with every piece.
 #[derive(Debug)]
 pub(super) struct Growing {
     limit: usize,
     /// The first `limit` bytes.
-    head: String,
+    head: Vec<u8>,
     /// What came behind them; trimmed to its last half of `limit` bytes now and then.
-    tail: String,
+    tail: Vec<u8>,
 }
 
 impl Growing {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             limit,
-            head: String::new(),
-            tail: String::new(),
+            head: Vec::new(),
+            tail: Vec::new(),
         }
     }
 
-    pub(super) fn push(&mut self, piece: &str) {
-        if self.tail.is_empty() {
-            let room = piece.floor_char_boundary(self.limit.saturating_sub(self.head.len()));
-            let (fits, rest) = piece.split_at(room);
-            self.head.push_str(fits);
-            self.tail.push_str(rest);
+    pub(super) fn push(&mut self, piece: &[u8]) {
+        if !self.tail.is_empty() {
+            self.tail.extend_from_slice(piece);
+        } else if self.head.len() + piece.len() <= self.limit {
+            self.head.extend_from_slice(piece);
+            return;
         } else {
-            self.tail.push_str(piece);
+            let room = boundary_before(piece, self.limit.saturating_sub(self.head.len()));
+            let (fits, rest) = piece.split_at_checked(room).unwrap_or_default();
+            self.head.extend_from_slice(fits);
+            self.tail.extend_from_slice(rest);
         }
         if self.tail.len() > self.limit.max(64) * 2 {
-            let keep = self
-                .tail
-                .ceil_char_boundary(self.tail.len() - (self.limit / 2 + 4));
-            self.tail.drain(..keep);
+            let surplus = self.tail.len() - (self.limit / 2 + 4);
+            self.tail.drain(..boundary_before(&self.tail, surplus));
         }
     }
 
     /// The text; where it grew beyond the limit, something between the parts that [`shortened`] keeps is missing.
     pub(super) fn finish(self) -> String {
         let mut all = self.head;
-        all.push_str(&self.tail);
-        all
+        all.extend_from_slice(&self.tail);
+        match String::from_utf8(all) {
+            Ok(text) => text,
+            Err(broken) => String::from_utf8_lossy(broken.as_bytes()).into_owned(),
+        }
     }
+}
+
+/// The last place up to `at` that is not inside a character.
+fn boundary_before(text: &[u8], at: usize) -> usize {
+    let is_inside = |place: &usize| text.get(*place).is_some_and(|byte| byte & 0xc0 == 0x80);
+    let places = (at.saturating_sub(3)..=at).rev();
+    places.into_iter().find(|place| !is_inside(place)).unwrap_or(at)
 }
 
 #[cfg(test)]
@@ -76,6 +88,16 @@ mod tests {
     }
 
     #[test]
+    fn a_character_may_come_in_pieces_and_what_is_none_is_replaced() {
+        let mut growing = Growing::new(100);
+        for piece in "é你".as_bytes().chunks(1) {
+            growing.push(piece);
+        }
+        growing.push(b"\xff");
+        assert_eq!(growing.finish(), "é你\u{fffd}");
+    }
+
+    #[test]
     fn growing_gives_what_shortening_the_whole_would() {
         for (limit, pieces) in [
             (4, 3),
@@ -90,7 +112,7 @@ mod tests {
             let mut whole = String::new();
             for number in 0..pieces {
                 let piece = format!("{number}é你");
-                growing.push(&piece);
+                growing.push(piece.as_bytes());
                 whole.push_str(&piece);
                 let kept = growing.head.len() + growing.tail.len();
                 assert!(kept <= limit * 3 + 256, "{kept}");

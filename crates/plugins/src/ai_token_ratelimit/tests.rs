@@ -97,13 +97,8 @@ async fn a_refusal_says_when_to_come_back() {
     assert_eq!((refused.status, refused.text.as_str()), (429, "no tokens left"));
     assert_eq!(refused.headers["x-tokenratelimit-reset"], "60");
     assert_eq!(&**refused.record.details.borrow(), "ai-token-ratelimit.rejected");
-    let state = refused.record.filter_state.take();
-    assert!(
-        state
-            .iter()
-            .any(|(_, value)| value.contains("token_ratelimit_status")),
-        "{state:?}"
-    );
+    let log = refused.record.ai_log_text().unwrap();
+    assert!(log.contains("token_ratelimit_status"), "{log}");
     tokio::time::advance(std::time::Duration::from_secs(60)).await;
     assert_eq!(ask(&plugin, JSON, &text).await.status, 200);
 }

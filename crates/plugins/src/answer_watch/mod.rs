@@ -5,6 +5,7 @@
 //! more of the answer than that: whoever observes further out says so first, and the answer is read once. Nothing
 //! here changes, delays or holds back a byte.
 
+mod asked;
 mod estimate;
 mod inflate;
 mod prose;
@@ -22,6 +23,7 @@ use tollgate_body::{Body, Request, Response, SseDecoder};
 use tollgate_llm::Api;
 use tollgate_observe::Record;
 
+pub(crate) use asked::Asked;
 pub(crate) use estimate::Weight;
 use inflate::Inflating;
 pub(crate) use prose::Prose;

@@ -6,7 +6,6 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use tollgate_body::JsonDocument;
 use tollgate_observe::Vocabularies;
 use tollgate_observe::usage::Source;
 
@@ -38,12 +37,7 @@ enum Kept {
 }
 
 impl Prose {
-    /// Those of a request; `countable`: the configuration asks for counts.
-    pub(crate) fn of_document(document: &JsonDocument, countable: bool) -> Self {
-        Self::of_json(&document.to_bytes(), countable)
-    }
-
-    /// Those of a whole request or answer.
+    /// Those of a whole request or answer; `countable`: the configuration asks for counts.
     pub(crate) fn of_json(json: &Bytes, countable: bool) -> Self {
         let kept = match countable {
             true => Kept::json(json.clone()),
@@ -185,8 +179,7 @@ mod tests {
     fn messages_cost_what_is_around_them_too() {
         let vocabularies = Vocabularies::load().unwrap();
         let asked = |json: &str| {
-            let document = JsonDocument::parse(Bytes::from(json.to_owned())).unwrap();
-            Prose::of_document(&document, true).tokens(Some("gpt-4"), Some(&vocabularies))
+            Prose::of_json(&Bytes::from(json.to_owned()), true).tokens(Some("gpt-4"), Some(&vocabularies))
         };
         let great = "tiktoken is great!";
         let chat = format!(

@@ -333,6 +333,9 @@ impl Got {
     }
 
     pub(super) fn state(&self, key: &str) -> Option<String> {
+        if key == "wasm.ai_log" {
+            return self.record.ai_log_text();
+        }
         let state = self.record.filter_state.borrow();
         state
             .iter()

@@ -316,5 +316,5 @@ async fn an_answer_of_a_hundred_megabytes_is_counted_by_its_end() {
         (usage.tokens.input, usage.tokens.output, usage.source),
         (5, 8, Some(Source::Provider))
     );
-    assert!(left.state("wasm.ai_log").unwrap().len() < 200_000);
+    assert!(left.record.ai_log_text().unwrap().len() < 200_000);
 }

@@ -127,7 +127,7 @@ impl Left {
 
     /// The `ai_log` as a reader of the log line sees it.
     pub(super) fn ai_log(&self) -> Value {
-        let Some(text) = self.state("wasm.ai_log") else {
+        let Some(text) = self.record.ai_log_text() else {
             return Value::Null;
         };
         let inner: String = serde_json::from_str(&format!("\"{text}\"")).unwrap();
