@@ -25,6 +25,8 @@ use crate::export::{Item, Queue};
 
 /// Spans that one trace keeps; a plugin that calls out without end makes no more.
 const MAX_SPANS: usize = 128;
+/// Attributes of a span that there is room for at once.
+const USUAL: usize = 16;
 /// Bytes of a path that become a name or a tag.
 const MAX_PATH: usize = 256;
 
@@ -189,13 +191,13 @@ impl Active {
             };
         }
         self.numbers.set(number);
-        let mut attributes = Attributes::default();
-        attributes.set("component", "proxy");
-        attributes.set("upstream_cluster", cluster.to_owned());
-        attributes.set("upstream_cluster.name", cluster.to_owned());
+        let mut attributes = Attributes::with_room(USUAL);
+        attributes.add("component", "proxy");
+        attributes.add("upstream_cluster", cluster.to_owned());
+        attributes.add("upstream_cluster.name", cluster.to_owned());
         let name = match kind {
-            Kind::Attempt => format!("router {cluster} egress"),
-            Kind::CallOut | Kind::Entry => format!("async {cluster} egress"),
+            Kind::Attempt => ["router ", cluster, " egress"].concat(),
+            Kind::CallOut | Kind::Entry => ["async ", cluster, " egress"].concat(),
         };
         let span = Span {
             kind,

@@ -19,6 +19,17 @@ pub enum Value {
 }
 
 impl Value {
+    /// At most as much of it as is kept, cut at a character.
+    fn cut(mut self) -> Self {
+        if let Value::Text(text) = &mut self
+            && text.len() > MAX_VALUE
+        {
+            let end = text.floor_char_boundary(MAX_VALUE);
+            text.to_mut().truncate(end);
+        }
+        self
+    }
+
     /// As text, for formats that know nothing else.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
@@ -63,21 +74,36 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Sets one, replacing an earlier one of the same name; too long a value is cut at a character.
-    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
-        let (name, mut value) = (name.into(), value.into());
-        if let Value::Text(text) = &mut value
-            && text.len() > MAX_VALUE
-        {
-            let end = text.floor_char_boundary(MAX_VALUE);
-            text.to_mut().truncate(end);
+    /// None yet, with room for so many.
+    #[must_use]
+    pub(crate) fn with_room(count: usize) -> Self {
+        Self {
+            list: Vec::with_capacity(count),
+            dropped: 0,
         }
-        if let Some(entry) = self.list.iter_mut().find(|entry| entry.0 == name) {
-            entry.1 = value;
-        } else if self.list.len() < MAX_ATTRIBUTES {
+    }
+
+    /// Adds one of a name that is not there yet, without a look at all that are.
+    pub(crate) fn add(&mut self, name: &'static str, value: impl Into<Value>) {
+        debug_assert!(self.get(name).is_none(), "{name} is there already");
+        self.push(name.into(), value.into().cut());
+    }
+
+    fn push(&mut self, name: Cow<'static, str>, value: Value) {
+        if self.list.len() < MAX_ATTRIBUTES {
             self.list.push((name, value));
         } else {
             self.dropped += 1;
+        }
+    }
+
+    /// Sets one, replacing an earlier one of the same name; too long a value is cut at a character.
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) {
+        let (name, value) = (name.into(), value.into().cut());
+        let known = self.list.iter_mut().find(|entry| entry.0 == name);
+        match known {
+            Some(entry) => entry.1 = value,
+            None => self.push(name, value),
         }
     }
 

@@ -12,10 +12,14 @@ use super::active::Active;
 use super::attributes::{Attributes, Value};
 use super::span::{Kind, Span};
 use crate::Record;
+use crate::access_log::{address_text, ip_text};
+
+/// Attributes that there is room for at once; the request of a model has about as many.
+const USUAL: usize = 48;
 
 /// The span of a settled request.
 pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
-    let mut attributes = Attributes::default();
+    let mut attributes = Attributes::with_room(USUAL);
     let failure = failure(record);
     http(active, record, &mut attributes);
     generative(record, &mut attributes);
@@ -39,7 +43,7 @@ pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
         name: name(active, record),
         start: active.nanoseconds(record.started),
         end,
-        peer: record.connection.peer.to_string(),
+        peer: address_text(record.connection.peer),
         error: failure.is_some(),
         message: Cow::Borrowed(""),
         attributes,
@@ -49,11 +53,11 @@ pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
 /// Method and route; SkyWalking's endpoints are paths.
 fn name(active: &Active, record: &Record) -> Cow<'static, str> {
     if active.tracer.settings.wire == Wire::SkyWalking {
-        return active.endpoint.to_string().into();
+        return String::from(&*active.endpoint).into();
     }
     let method = record.original.method.as_str();
     match &*record.route.borrow() {
-        Some(route) => format!("{method} {route}").into(),
+        Some(route) => [method, " ", route].concat().into(),
         None => method.to_owned().into(),
     }
 }
@@ -76,25 +80,26 @@ fn failure(record: &Record) -> Option<Cow<'static, str>> {
 fn http(active: &Active, record: &Record, to: &mut Attributes) {
     let original = &record.original;
     let scheme = if record.connection.tls { "https" } else { "http" };
-    let protocol = match original.version {
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2",
-        _ => "HTTP/1.1",
+    let (protocol, version) = match original.version {
+        http::Version::HTTP_10 => ("HTTP/1.0", "1.0"),
+        http::Version::HTTP_2 => ("HTTP/2", "2"),
+        _ => ("HTTP/1.1", "1.1"),
     };
     let status = record.status.get();
     let text = |bytes: &http::HeaderValue| String::from_utf8_lossy(bytes.as_bytes()).into_owned();
-    let (authority, path) = (&original.authority, &active.endpoint);
-    to.set("component", "proxy");
-    to.set("guid:x-request-id", text(&record.request_id));
-    to.set("http.url", format!("{scheme}://{authority}{path}"));
-    to.set("http.method", original.method.as_str().to_owned());
-    to.set("http.protocol", protocol);
-    to.set("http.status_code", status.to_string());
-    to.set("peer.address", record.connection.peer.ip().to_string());
-    to.set("request_size", record.bytes_received.get().to_string());
-    to.set("response_size", record.bytes_sent.get().to_string());
+    let (authority, path) = (&*original.authority, &*active.endpoint);
+    let client = ip_text(record.connection.peer.ip());
+    to.add("component", "proxy");
+    to.add("guid:x-request-id", text(&record.request_id));
+    to.add("http.url", [scheme, "://", authority, path].concat());
+    to.add("http.method", original.method.as_str().to_owned());
+    to.add("http.protocol", protocol);
+    to.add("http.status_code", status.to_string());
+    to.add("peer.address", client.clone());
+    to.add("request_size", record.bytes_received.get().to_string());
+    to.add("response_size", record.bytes_sent.get().to_string());
     let flags: Vec<_> = record.flags.get().iter().map(Flag::short_name).collect();
-    to.set(
+    to.add(
         "response_flags",
         if flags.is_empty() {
             "-".to_owned()
@@ -103,31 +108,31 @@ fn http(active: &Active, record: &Record, to: &mut Attributes) {
         },
     );
     if let Some(cluster) = &*record.cluster.borrow() {
-        to.set("upstream_cluster", cluster.to_string());
-        to.set("upstream_cluster.name", cluster.to_string());
+        to.add("upstream_cluster", (**cluster).to_owned());
+        to.add("upstream_cluster.name", (**cluster).to_owned());
     }
     if let Some(agent) = &active.user_agent {
-        to.set("user_agent", text(agent));
-        to.set("user_agent.original", text(agent));
+        to.add("user_agent", text(agent));
+        to.add("user_agent.original", text(agent));
     }
-    to.set("http.request.method", original.method.as_str().to_owned());
+    to.add("http.request.method", original.method.as_str().to_owned());
     if status > 0 {
-        to.set("http.response.status_code", status);
+        to.add("http.response.status_code", status);
     }
-    to.set("url.scheme", scheme);
-    to.set("url.path", path.to_string());
-    to.set("server.address", host(authority));
-    to.set("client.address", record.connection.peer.ip().to_string());
-    to.set("network.protocol.version", protocol.trim_start_matches("HTTP/"));
+    to.add("url.scheme", scheme);
+    to.add("url.path", path.to_owned());
+    to.add("server.address", host(authority));
+    to.add("client.address", client);
+    to.add("network.protocol.version", version);
     if let Some(route) = &*record.route.borrow() {
-        to.set("tollgate.route", route.to_string());
+        to.add("tollgate.route", (**route).to_owned());
     }
-    to.set("tollgate.attempts", u64::from(record.attempts.get()));
+    to.add("tollgate.attempts", u64::from(record.attempts.get()));
     if let Some(consumer) = &*record.consumer.borrow() {
-        to.set("tollgate.consumer", consumer.to_string());
+        to.add("tollgate.consumer", (**consumer).to_owned());
     }
     if let Some(termination) = record.termination.get() {
-        to.set("tollgate.termination", termination.name());
+        to.add("tollgate.termination", termination.name());
     }
 }
 
@@ -138,26 +143,26 @@ fn generative(record: &Record, to: &mut Attributes) {
         return;
     }
     if let Some(operation) = operation(record.original.path.path()) {
-        to.set("gen_ai.operation.name", operation);
+        to.add("gen_ai.operation.name", operation);
     }
     if let Some(vendor) = record.vendor.get() {
-        to.set("gen_ai.provider.name", provider(vendor));
+        to.add("gen_ai.provider.name", provider(vendor));
         // The name of the same before 1.37, which many backends still read.
-        to.set("gen_ai.system", provider(vendor));
+        to.add("gen_ai.system", provider(vendor));
     }
     if let Some(model) = &usage.model_requested {
-        to.set("gen_ai.request.model", model.to_string());
+        to.add("gen_ai.request.model", (**model).to_owned());
     }
     if let Some(model) = &usage.model {
-        to.set("gen_ai.response.model", model.to_string());
+        to.add("gen_ai.response.model", (**model).to_owned());
     }
     if usage.source.is_some() {
-        to.set("gen_ai.usage.input_tokens", usage.tokens.input);
-        to.set("gen_ai.usage.output_tokens", usage.tokens.output);
+        to.add("gen_ai.usage.input_tokens", usage.tokens.input);
+        to.add("gen_ai.usage.output_tokens", usage.tokens.output);
     }
     if let Some(first) = usage.first_token.filter(|_| usage.streamed) {
         let taken = first.saturating_duration_since(record.started).as_millis();
-        to.set(
+        to.add(
             "tollgate.first_token_ms",
             u64::try_from(taken).unwrap_or(u64::MAX),
         );

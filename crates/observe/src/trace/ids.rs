@@ -31,6 +31,13 @@ impl TraceId {
     pub fn bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
     }
+
+    /// Its hexadecimal digits.
+    pub(crate) fn hex(self) -> [u8; 32] {
+        let mut digits = [b'0'; 32];
+        write_hex(&self.bytes(), &mut digits);
+        digits
+    }
 }
 
 impl SpanId {
@@ -53,6 +60,21 @@ impl SpanId {
     pub fn bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
+
+    /// Its hexadecimal digits.
+    pub(crate) fn hex(self) -> [u8; 16] {
+        let mut digits = [b'0'; 16];
+        write_hex(&self.bytes(), &mut digits);
+        digits
+    }
+}
+
+fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let (pairs, _) = digits.as_chunks_mut::<2>();
+    for (pair, byte) in pairs.iter_mut().zip(bytes) {
+        *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+    }
 }
 
 impl fmt::Display for TraceId {
@@ -64,5 +86,19 @@ impl fmt::Display for TraceId {
 impl fmt::Display for SpanId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:016x}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_those_of_the_text() {
+        for _ in 0..100 {
+            let (trace, span) = (TraceId::random(), SpanId::random());
+            assert_eq!(trace.hex(), trace.to_string().as_bytes());
+            assert_eq!(span.hex(), span.to_string().as_bytes());
+        }
     }
 }

@@ -53,12 +53,12 @@ pub(crate) fn extract(wire: Wire, headers: &mut HeaderMap) -> Incoming {
 pub(crate) fn inject(wire: Wire, context: &Context, sender: &Sender<'_>, headers: &mut HeaderMap) {
     match wire {
         Wire::OtlpGrpc | Wire::OtlpHttp => {
-            let flags = u8::from(context.sampled);
-            put(
-                headers,
-                TRACEPARENT,
-                &format!("00-{}-{}-{flags:02x}", context.trace, sender.span),
-            );
+            let flags: &[u8] = if context.sampled { b"-01" } else { b"-00" };
+            let (trace, span) = (context.trace.hex(), sender.span.hex());
+            let text = [b"00-", trace.as_slice(), b"-", &span, flags].concat();
+            if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(text)) {
+                headers.insert(TRACEPARENT, value);
+            }
         }
         Wire::Zipkin => inject_b3(context, sender, headers),
         Wire::SkyWalking => put(headers, SW8, &sw8_text(context, sender)),
