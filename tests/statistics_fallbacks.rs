@@ -264,10 +264,24 @@ const WITHHOLDING: &str = r#"(module
       (drop (call $reply (i32.const 451) (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 8) (i32.const 0) (i32.const 0) (i32.const -1)))
       (i32.const 1)))"#;
 
-/// The withholding module.
-fn withholding(data: &Path, priority: i32) -> String {
+/// A module that refuses to let an answer go on at its third piece, when the head has long left.
+const STOPPING: &str = r#"(module
+    (import "env" "proxy_send_local_response" (func $reply (param i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (global $pieces (mut i32) (i32.const 0))
+    (data (i32.const 16) "withheld")
+    (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+    (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+      (global.set $pieces (i32.add (global.get $pieces) (i32.const 1)))
+      (if (i32.lt_u (global.get $pieces) (i32.const 3)) (then (return (i32.const 0))))
+      (drop (call $reply (i32.const 451) (i32.const 0) (i32.const 0) (i32.const 16) (i32.const 8) (i32.const 0) (i32.const 0) (i32.const -1)))
+      (i32.const 1)))"#;
+
+/// A guard that is this module.
+fn guard(data: &Path, module: &str, priority: i32) -> String {
     let path = data.join("guard.wasm");
-    std::fs::write(&path, wat::parse_str(WITHHOLDING).unwrap()).unwrap();
+    std::fs::write(&path, wat::parse_str(module).unwrap()).unwrap();
     format!(
         "apiVersion: extensions.higress.io/v1alpha1\nkind: WasmPlugin\nmetadata:\n  name: guard\n  namespace: \
          higress-system\nspec:\n  url: file://{}\n  priority: {priority}\n",
@@ -304,12 +318,41 @@ async fn a_guard_that_refuses_or_withholds_is_told_once() {
     );
     assert_eq!(guarded(data().path(), refusing, 403).await, [None, None]);
     let directory = data();
-    let inside = withholding(directory.path(), 1);
+    let inside = guard(directory.path(), WITHHOLDING, 1);
     assert_eq!(guarded(directory.path(), inside, 451).await, [None, None]);
     // In front of the plugins that count: what the vendor has said is paid for, whoever gets to read it.
     let directory = data();
-    let outside = withholding(directory.path(), 1000);
+    let outside = guard(directory.path(), WITHHOLDING, 1000);
     let told = guarded(directory.path(), outside, 451).await;
     let sources: Vec<_> = told.iter().flatten().map(|told| told.0.as_str()).collect();
     assert_eq!(sources, ["provider", "estimated"]);
+}
+
+#[tokio::test]
+async fn a_guard_that_stops_a_stream_is_told_once() {
+    // Behind the plugins that count, and in front of them.
+    for priority in [1, 1000] {
+        let data = tempfile::tempdir().unwrap();
+        let scene = scene(
+            data.path(),
+            &[
+                two_services("127.0.0.1:9".parse().unwrap()),
+                ingress("api", "/v1", "mock.static", &[]),
+                guard(data.path(), STOPPING, priority),
+            ],
+        );
+        let (request, id) = ordered("pace;ms=5,tokens;n=400", CHAT_STREAM);
+        let answer = send(scene.gateway.http, request).await.unwrap();
+        assert!(!answer.text().contains("[DONE]"), "{answer:?}");
+        let line = scene.gateway.line_of(&id);
+        assert_eq!(
+            (&line["code"], &line["termination"]),
+            (&"200".into(), &"refused".into()),
+            "{line}"
+        );
+        let (source, _, output) = tokens(&line).unwrap();
+        assert!(source == "estimated" && output > 0, "{line}");
+        let page = scene.gateway.admin("/stats/prometheus").await.text();
+        agree(scene, data.path(), &[line], &page);
+    }
 }
