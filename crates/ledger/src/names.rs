@@ -5,18 +5,19 @@
 //! them anew, so that names go with the last row of theirs, without a count of who uses them.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use rusqlite::Connection;
 use tollgate_observe::Entry;
 
-/// Combinations that are remembered, some 200 bytes each.
+/// Combinations that are remembered, some 400 bytes each.
 const MOST: usize = 4_096;
 
 const INSERT: &str = "INSERT INTO names VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
 
 /// Names and numbers that many requests share, in the order of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Names<'e> {
     texts: [Option<&'e str>; 9],
     status: u16,
@@ -42,18 +43,6 @@ impl<'e> Names<'e> {
         }
     }
 
-    /// Writes them so that no two combinations look alike.
-    fn spell(&self, out: &mut Vec<u8>) {
-        out.clear();
-        for text in self.texts {
-            let length = text.map_or(u32::MAX, |text| u32::try_from(text.len()).unwrap_or(u32::MAX - 1));
-            out.extend_from_slice(&length.to_ne_bytes());
-            out.extend_from_slice(text.unwrap_or_default().as_bytes());
-        }
-        out.extend_from_slice(&self.status.to_ne_bytes());
-        out.extend_from_slice(&self.attempts.to_ne_bytes());
-    }
-
     fn write(&self, connection: &Connection, id: i64) -> Result<(), rusqlite::Error> {
         let mut statement = connection.prepare_cached(INSERT)?;
         statement.raw_bind_parameter(1, id)?;
@@ -67,11 +56,29 @@ impl<'e> Names<'e> {
     }
 }
 
-/// The names that this generation has entered, by how they are spelt.
+/// Names that are entered.
+#[derive(Debug)]
+struct Known {
+    texts: [Option<Box<str>>; 9],
+    status: u16,
+    attempts: u32,
+    number: i64,
+}
+
+impl Known {
+    fn names(&self) -> Names<'_> {
+        Names {
+            texts: self.texts.each_ref().map(Option::as_deref),
+            status: self.status,
+            attempts: self.attempts,
+        }
+    }
+}
+
+/// The names that this generation has entered, by their hash: of two with the same, one is entered again and again.
 #[derive(Debug, Default)]
 pub(crate) struct Dictionary {
-    numbers: HashMap<Box<[u8]>, i64, RandomState>,
-    spelling: Vec<u8>,
+    known: HashMap<u64, Known, RandomState>,
     /// The first row that has names of this generation, once it has begun.
     from: Option<i64>,
 }
@@ -84,13 +91,13 @@ impl Dictionary {
 
     /// Begins a generation with this row.
     pub(crate) fn begin(&mut self, row: i64) {
-        self.numbers.clear();
+        self.known.clear();
         self.from = Some(row);
     }
 
     /// Whether a new generation is due.
     pub(crate) fn is_full(&self) -> bool {
-        self.numbers.len() >= MOST
+        self.known.len() >= MOST
     }
 
     /// The number of these names; where they are new it is that of `row`, the first that has them.
@@ -100,12 +107,18 @@ impl Dictionary {
         names: &Names<'_>,
         row: i64,
     ) -> Result<i64, rusqlite::Error> {
-        names.spell(&mut self.spelling);
-        if let Some(number) = self.numbers.get(self.spelling.as_slice()) {
-            return Ok(*number);
+        let hash = self.known.hasher().hash_one(names);
+        if let Some(known) = self.known.get(&hash).filter(|known| known.names() == *names) {
+            return Ok(known.number);
         }
         names.write(connection, row)?;
-        self.numbers.insert(self.spelling.as_slice().into(), row);
+        let known = Known {
+            texts: names.texts.map(|text| text.map(Into::into)),
+            status: names.status,
+            attempts: names.attempts,
+            number: row,
+        };
+        self.known.insert(hash, known);
         Ok(row)
     }
 }

@@ -140,8 +140,10 @@ impl Queue {
             |state: &mut State| !state.entries.is_empty() && state.entries.len() < PLENTY && !urgent(state);
         let waited = self.work.wait_timeout_while(state, GATHER, gathering);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        // The next batch is about as large: a push finds room.
+        let room = Vec::with_capacity(state.entries.len().min(PLENTY));
         Batch {
-            entries: std::mem::take(&mut state.entries),
+            entries: std::mem::replace(&mut state.entries, room),
             closing: state.closing,
             asked: (state.asked, state.finished),
         }

@@ -156,9 +156,7 @@ impl Writer {
         match self.try_to_write() {
             Ok(()) => {
                 self.queue.counts.rows.add(self.held.len() as u64);
-                self.held.clear();
-                // A burst's memory is given back.
-                self.held.shrink_to(256);
+                self.held = Vec::new();
                 if self.failing.take().is_some() {
                     tracing::info!(data = %self.data.display(), "the usage ledger is written again");
                 }
