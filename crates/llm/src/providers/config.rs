@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use http::HeaderName;
 use http::uri::Authority;
+use http::{HeaderName, HeaderValue};
 use tollgate_base::{ConfigError, Secret};
 
 use crate::Api;
@@ -13,6 +13,7 @@ use crate::lenient::Fields;
 
 use super::context_file::ContextFile;
 use super::custom_settings::{self, CustomSetting};
+use super::head::bearer;
 use super::model_mapping::ModelMapping;
 use super::row::{Auth, PathRule, Row};
 use super::table;
@@ -27,6 +28,8 @@ pub struct Provider {
     pub id: String,
     /// `apiTokens`.
     pub tokens: Vec<Secret>,
+    /// The same, each as the header that most vendors want it in; `None` where it cannot be one.
+    pub(super) bearers: Vec<Option<HeaderValue>>,
     /// Whether requests are translated at all.
     pub protocol: Protocol,
     /// `modelMapping`.
@@ -212,10 +215,12 @@ impl Provider {
         let hiclaw = fields.flag("hiclawMode", false);
         let first_byte_ms = fields.count("firstByteTimeout");
         let domain = fields.text("providerDomain");
+        let tokens: Vec<Secret> = fields.texts("apiTokens").into_iter().map(Secret::new).collect();
         Ok(Self {
             row,
             id: fields.text("id"),
-            tokens: fields.texts("apiTokens").into_iter().map(Secret::new).collect(),
+            bearers: tokens.iter().map(|token| bearer(token.expose())).collect(),
+            tokens,
             protocol,
             model_mapping: ModelMapping::parse(fields)?,
             custom_settings: custom_settings::parse(fields, target),

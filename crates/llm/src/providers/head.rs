@@ -133,7 +133,7 @@ impl Provider {
             Auth::None => None,
             _ if token.is_empty() => None,
             Auth::Plain | Auth::Header(_) => HeaderValue::from_str(token).ok(),
-            Auth::Bearer | Auth::BearerOrClients | Auth::BearerOrUntouched => bearer(token),
+            Auth::Bearer | Auth::BearerOrClients | Auth::BearerOrUntouched => self.own_bearer(token),
         };
         remove_all(headers, is_client_credential);
         let Some(mut value) = own else { return };
@@ -143,6 +143,15 @@ impl Provider {
             _ => AUTHORIZATION,
         };
         headers.insert(name, value);
+    }
+
+    /// One of the provider's own tokens, made when the configuration was read.
+    fn own_bearer(&self, token: &str) -> Option<HeaderValue> {
+        let known = self.tokens.iter().position(|own| own.expose() == token);
+        match known.and_then(|index| self.bearers.get(index)) {
+            Some(made) => made.clone(),
+            None => bearer(token),
+        }
     }
 
     /// The client's own vendor token, from the configured header, `x-api-key`, `x-authorization` or `Authorization`,
@@ -163,6 +172,9 @@ impl Provider {
     }
 }
 
-fn bearer(token: &str) -> Option<HeaderValue> {
-    HeaderValue::try_from(["Bearer ", token].concat()).ok()
+/// A token as a bearer's.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::try_from(["Bearer ", token].concat()).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
