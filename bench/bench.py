@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Runs every gateway through every phase, run after run, and writes one JSON line for each to results/.
-The gateways take turns inside a run, so that a slow minute of the machine hits all of them. See README.md."""
+A run starts all gateways, and they take turns inside a phase: what is compared is measured seconds apart, so that a
+slow minute of the machine hits all of it. See README.md."""
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -83,26 +85,35 @@ def check_errors(gateway, phase, seen):
         raise Failed(f'{gateway} {phase}: {wrong}, statuses {seen["status"]}')
 
 
-def one(gateway, run, mock, phases, seconds):
-    """One start of one gateway: every phase that it does not skip."""
+def start(gateway, run, stack):
+    """The gateway, started until the stack is left; (its record, pid, its folder)."""
     record = {'name': gateway.name, 'run': run, 'time': time.time()}
-    with gateway.running() as (pid, ready_s, folder):
-        record['ready_s'] = round(ready_s, 4)
-        if pid:
-            time.sleep(float(gateway.options.get('settle', 0.5)))
-            record['idle_mb'] = round(memory_mb(pid), 2)
-        check_work(gateway)
+    pid, ready_s, folder = stack.enter_context(gateway.running())
+    record['ready_s'] = round(ready_s, 4)
+    if pid:
+        time.sleep(float(gateway.options.get('settle', 0.5)))
+        record['idle_mb'] = round(memory_mb(pid), 2)
+    check_work(gateway)
+    return record, pid, folder
+
+
+def one(run, chosen, mock, phases, seconds):
+    """One start of every gateway: every phase, gateway after gateway. Gives their records."""
+    with contextlib.ExitStack() as stack:
+        started = [(gateway, *start(gateway, run, stack)) for gateway in chosen]
         for phase in phases:
-            if phase in gateway.values('skip', ','):
-                continue
-            seen = measure(gateway, pid, mock, phase, seconds)
-            record[phase] = seen
-            print(line(gateway, run, phase, seen), flush=True)
-            check_errors(gateway, phase, seen)
-        access_log = os.path.join(folder or '', 'access.log')
-        if 'access.log' in gateway.command and os.path.getsize(access_log) == 0:
-            raise Failed(f'{gateway} wrote no access log')
-    return record
+            for gateway, record, pid, _ in started:
+                if phase in gateway.values('skip', ','):
+                    continue
+                seen = measure(gateway, pid, mock, phase, seconds)
+                record[phase] = seen
+                print(line(gateway, run, phase, seen), flush=True)
+                check_errors(gateway, phase, seen)
+        for gateway, _, _, folder in started:
+            access_log = os.path.join(folder or '', 'access.log')
+            if 'access.log' in gateway.command and os.path.getsize(access_log) == 0:
+                raise Failed(f'{gateway} wrote no access log')
+    return [record for _, record, _, _ in started]
 
 
 def line(gateway, run, phase, seen):
@@ -132,9 +143,9 @@ def main():
     os.makedirs(harness.RESULTS, exist_ok=True)
     with open(options.out, 'w') as out, harness.mock_upstream() as mock:
         for run in range(1, options.runs + 1):
-            for gateway in chosen:
-                out.write(json.dumps(one(gateway, run, mock, phases, options.seconds)) + '\n')
-                out.flush()
+            for record in one(run, chosen, mock, phases, options.seconds):
+                out.write(json.dumps(record) + '\n')
+            out.flush()
 
 
 if __name__ == '__main__':
