@@ -211,6 +211,9 @@ async fn usage_is_right_in_every_shape_that_vendors_send() {
         "done-twice",
         "unknown-events",
         "gzip",
+        "deflate",
+        "br",
+        "zstd",
     ] {
         let (answer, line) = scene.chat(fault, CHAT_STREAM).await;
         let log = ai_log(&line);

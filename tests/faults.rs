@@ -91,6 +91,8 @@ async fn odd_whole_answers_pass_as_they_are() {
         "garbage",
         "gzip",
         "deflate",
+        "br",
+        "zstd",
     ];
     for (name, scene) in both() {
         for fault in faults {
@@ -104,6 +106,43 @@ async fn odd_whole_answers_pass_as_they_are() {
             assert_eq!(answer.cut, None, "{name} {fault}");
             assert_eq!(line["termination"], "completed", "{name} {fault}: {line}");
         }
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_encoded_unasked_is_translated_all_the_same() {
+    let scene = Scene::vendor("{ type: claude, apiTokens: [sk-gateway] }", &[]);
+    // What differs from answer to answer.
+    let lasting = |answer: &Answer| {
+        let events = answer.events();
+        let texts = if events.is_empty() {
+            vec![answer.text()]
+        } else {
+            events
+        };
+        let without_times = |text: String| match serde_json::from_str::<Value>(&text) {
+            Ok(mut event) => {
+                event["created"] = Value::Null;
+                event
+            }
+            Err(_) => Value::String(text),
+        };
+        texts.into_iter().map(without_times).collect::<Vec<_>>()
+    };
+    for body in [CHAT, CHAT_STREAM] {
+        let (healthy, _) = scene.chat("", body).await;
+        for coding in ["gzip", "deflate", "br", "zstd"] {
+            let (answer, line) = scene.chat(coding, body).await;
+            assert_eq!(answer.status, 200, "{coding}: {}", answer.text());
+            assert_eq!(lasting(&answer), lasting(&healthy), "{coding}");
+            assert!(!answer.headers.contains_key("content-encoding"), "{coding}");
+            assert_eq!(line["termination"], "completed", "{coding}: {line}");
+        }
+    }
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let (answer, line) = scene.chat(&format!("{coding},cut;how=end"), CHAT_STREAM).await;
+        assert!(!answer.text().contains("[DONE]"), "{coding}: {}", answer.text());
+        assert_ne!(line["termination"], "completed", "{coding}: {line}");
     }
 }
 

@@ -76,6 +76,8 @@ const SHAPES: &[&str] = &[
     "chinese,split;bytes=1",
     "reasoning",
     "gzip",
+    "br",
+    "zstd",
 ];
 
 const ODDITIES: &[&str] = &[

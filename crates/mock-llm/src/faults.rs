@@ -243,6 +243,22 @@ pub static FAULTS: &[Fault] = &[
             plan.encoding = Some(Encoding::Deflate);
         }
     ),
+    fault!(
+        "br",
+        [],
+        "in the format of brotli, streams too; nothing gets smaller",
+        |plan, _a| {
+            plan.encoding = Some(Encoding::Brotli);
+        }
+    ),
+    fault!(
+        "zstd",
+        [],
+        "in the format of zstd, streams too; nothing gets smaller",
+        |plan, _a| {
+            plan.encoding = Some(Encoding::Zstd);
+        }
+    ),
     // Stalls.
     fault!(
         "stall-head",

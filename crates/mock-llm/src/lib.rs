@@ -23,6 +23,7 @@ mod responses;
 mod script;
 mod server;
 mod services;
+mod squeeze;
 mod stream;
 #[cfg(test)]
 mod tests;

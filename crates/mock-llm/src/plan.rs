@@ -59,6 +59,20 @@ pub(crate) enum Deform {
 pub(crate) enum Encoding {
     Gzip,
     Deflate,
+    Brotli,
+    Zstd,
+}
+
+impl Encoding {
+    /// As `content-encoding` says it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Gzip => "gzip",
+            Self::Deflate => "deflate",
+            Self::Brotli => "br",
+            Self::Zstd => "zstd",
+        }
+    }
 }
 
 /// Where a stall happens.

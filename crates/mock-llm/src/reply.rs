@@ -4,12 +4,10 @@
 //! or withholds it. Streams deform themselves (`stream`).
 
 use std::collections::VecDeque;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::write::{GzEncoder, ZlibEncoder};
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, TRAILER,
 };
@@ -19,8 +17,9 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::connection::{Control, Ending};
 use crate::dialect::{self, Endpoint};
-use crate::plan::{Deform, Encoding, NoAnswer, Phase, Plan, RetryAfter, StatusFault};
+use crate::plan::{Deform, NoAnswer, Phase, Plan, RetryAfter, StatusFault};
 use crate::record::{End, Guard};
+use crate::squeeze::Squeeze;
 use crate::stream::{Act, Player};
 
 /// What a healthy vendor would send.
@@ -95,23 +94,6 @@ fn html(status: StatusCode) -> String {
     format!(
         "<html>\r\n<head><title>{code} {reason}</title></head>\r\n<body>\r\n<center><h1>{code} {reason}</h1></center>\r\n</body>\r\n</html>\r\n"
     )
-}
-
-fn compress(bytes: &Bytes, encoding: Encoding) -> std::io::Result<Bytes> {
-    let level = flate2::Compression::default();
-    let compressed = match encoding {
-        Encoding::Gzip => {
-            let mut encoder = GzEncoder::new(Vec::new(), level);
-            encoder.write_all(bytes)?;
-            encoder.finish()?
-        }
-        Encoding::Deflate => {
-            let mut encoder = ZlibEncoder::new(Vec::new(), level);
-            encoder.write_all(bytes)?;
-            encoder.finish()?
-        }
-    };
-    Ok(compressed.into())
 }
 
 impl Exchange {
@@ -206,12 +188,7 @@ impl Exchange {
             reply = reply.with_header(CONNECTION, "close");
         }
         if let Some(encoding) = self.plan.encoding {
-            let name = if encoding == Encoding::Gzip {
-                "gzip"
-            } else {
-                "deflate"
-            };
-            reply = reply.with_header(CONTENT_ENCODING, name);
+            reply = reply.with_header(CONTENT_ENCODING, encoding.name());
         }
         let mut response = Response::new(());
         *response.status_mut() = reply.status;
@@ -226,9 +203,9 @@ impl Exchange {
                 response.map(|()| Body::played(*player, self.guard))
             }
             Content::Whole(bytes) => {
-                let bytes = match self.plan.encoding.map(|encoding| compress(&bytes, encoding)) {
-                    Some(Ok(compressed)) => compressed,
-                    _ => bytes,
+                let bytes = match self.plan.encoding {
+                    Some(encoding) => Squeeze::whole(encoding, bytes),
+                    None => bytes,
                 };
                 self.respond_whole(response, bytes)
             }

@@ -5,19 +5,18 @@
 //! stalled or ended as ordered. Events are made one at a time: a long answer costs no memory in advance.
 
 use std::collections::VecDeque;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use flate2::write::{GzEncoder, ZlibEncoder};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Frame;
 
 use crate::answer::{Answer, Usage};
 use crate::connection::{Control, Ending};
-use crate::plan::{CutAs, Encoding, Packing, Phase, Place, Plan, UsageMode};
+use crate::plan::{CutAs, Packing, Phase, Place, Plan, UsageMode};
+use crate::squeeze::Squeeze;
 use crate::tokens;
 
 /// One event as its lines, without their ends.
@@ -174,48 +173,6 @@ impl std::fmt::Display for Broken {
 }
 
 impl std::error::Error for Broken {}
-
-/// Compresses event by event, so that each is readable when it arrives.
-enum Squeeze {
-    Plain,
-    Gzip(GzEncoder<Vec<u8>>),
-    Deflate(ZlibEncoder<Vec<u8>>),
-}
-
-impl Squeeze {
-    fn new(encoding: Option<Encoding>) -> Self {
-        match encoding {
-            None => Self::Plain,
-            Some(Encoding::Gzip) => Self::Gzip(GzEncoder::new(Vec::new(), flate2::Compression::fast())),
-            Some(Encoding::Deflate) => {
-                Self::Deflate(ZlibEncoder::new(Vec::new(), flate2::Compression::fast()))
-            }
-        }
-    }
-
-    /// Writing into memory cannot fail; an error would only shorten the output.
-    fn press(&mut self, bytes: Bytes) -> Bytes {
-        match self {
-            Self::Plain => bytes,
-            Self::Gzip(encoder) => {
-                let _ = encoder.write_all(&bytes).and_then(|()| encoder.flush());
-                std::mem::take(encoder.get_mut()).into()
-            }
-            Self::Deflate(encoder) => {
-                let _ = encoder.write_all(&bytes).and_then(|()| encoder.flush());
-                std::mem::take(encoder.get_mut()).into()
-            }
-        }
-    }
-
-    fn finish(&mut self) -> Bytes {
-        match std::mem::replace(self, Self::Plain) {
-            Self::Plain => Bytes::new(),
-            Self::Gzip(encoder) => encoder.finish().unwrap_or_default().into(),
-            Self::Deflate(encoder) => encoder.finish().unwrap_or_default().into(),
-        }
-    }
-}
 
 /// A stream in progress.
 pub(crate) struct Player {

@@ -225,6 +225,10 @@ fn answers_are_compressed() {
                 as fn(&[u8], &mut Vec<u8>) -> _,
         ),
         ("deflate", |bytes, text| ZlibDecoder::new(bytes).read_to_end(text)),
+        ("br", |bytes, text| {
+            brotli_decompressor::Decompressor::new(bytes, 4096).read_to_end(text)
+        }),
+        ("zstd", |bytes, text| zstd::Decoder::new(bytes)?.read_to_end(text)),
     ] {
         for (answer, expected) in [
             (plain(&mock, name).unwrap(), &healthy.0),

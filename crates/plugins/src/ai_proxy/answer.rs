@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http_body::Body as _;
 use tollgate_base::{Error, Flag, Termination};
 use tollgate_body::{Body, EventMap, Events, Response, SseEvent};
 use tollgate_llm::providers::Provider;
@@ -16,6 +17,7 @@ use tollgate_plugin::Exchange;
 
 use super::request::Answerable;
 use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply};
+use crate::coding::{Decoded, Decoder};
 
 /// What becomes of an answer.
 pub(super) enum Treated {
@@ -41,23 +43,53 @@ pub(super) fn respond(
     let Some(plan) = request.plan else {
         return Treated::Done(response);
     };
-    let untouchable = !request.from_upstream
-        || response.status() != StatusCode::OK
-        || response.headers().contains_key(CONTENT_ENCODING);
-    if untouchable {
+    if !request.from_upstream || response.status() != StatusCode::OK {
         return Treated::Done(response);
     }
-    if is_event_stream(&response) {
-        return Treated::Done(match plan.touches_stream(provider) {
-            true => translate_stream(exchange, provider, &plan, response),
-            // Whether it ends as it should is seen where the answer leaves the gateway.
-            false => response,
-        });
+    let streamed = is_event_stream(&response);
+    let is_touched = match streamed {
+        true => plan.touches_stream(provider),
+        false => plan.touches_answer(provider),
+    };
+    if !is_touched {
+        // Whether a stream ends as it should is seen where the answer leaves the gateway.
+        return Treated::Done(response);
     }
-    match plan.touches_answer(provider) {
-        true => Treated::Unread(Unread { plan, response }),
-        false => Treated::Done(response),
+    let response = without_coding(response);
+    if let Some(coding) = response.headers().get(CONTENT_ENCODING) {
+        let text = format!("failed to process response body: its content-encoding {coding:?} is not known");
+        exchange.record.terminate(Termination::UpstreamError);
+        return Treated::Done(reply::failed(exchange, "ai-proxy.proc_resp_body_failed", text));
     }
+    match streamed {
+        true => Treated::Done(translate_stream(exchange, provider, &plan, response)),
+        false => Treated::Unread(Unread { plan, response }),
+    }
+}
+
+/// The answer in plain bytes, though the vendor was asked for no coding; one that is not known stays.
+fn without_coding(mut response: Response) -> Response {
+    if response.body().is_end_stream() {
+        return response;
+    }
+    let headers = response.headers_mut();
+    let coding = headers
+        .get(CONTENT_ENCODING)
+        .and_then(|value| value.to_str().ok());
+    let decoder = match coding.map(str::trim) {
+        None => return response,
+        Some(coding) if coding.eq_ignore_ascii_case("identity") => None,
+        Some(coding) => match Decoder::of(coding) {
+            None => return response,
+            decoder => decoder,
+        },
+    };
+    headers.remove(CONTENT_ENCODING);
+    let Some(decoder) = decoder else {
+        return response;
+    };
+    headers.remove(CONTENT_LENGTH);
+    response.map(|body| Body::boxed(Decoded::new(body, decoder)))
 }
 
 fn is_event_stream(response: &Response) -> bool {

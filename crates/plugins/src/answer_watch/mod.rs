@@ -7,9 +7,9 @@
 
 mod asked;
 mod estimate;
-mod inflate;
 mod prose;
 mod template;
+mod unpacked;
 mod whole;
 
 use std::ops::Range;
@@ -25,9 +25,9 @@ use tollgate_observe::Record;
 
 pub(crate) use asked::Asked;
 pub(crate) use estimate::Weight;
-use inflate::Inflating;
 pub(crate) use prose::Prose;
 use template::Template;
+use unpacked::Unpacked;
 use whole::Whole;
 
 use crate::token_usage::{self, Outline, Reading};
@@ -241,9 +241,9 @@ pub(crate) fn observe(response: &mut Response, streamed: bool, observer: &Rc<imp
     if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
         let body = response.body_mut().take();
         *response.body_mut() = observe_plain(body, streamed, observer.clone());
-    } else if let Some(inflating) = Inflating::of(coding) {
+    } else if let Some(unpacked) = Unpacked::of(coding) {
         let body = response.body_mut().take();
-        *response.body_mut() = observe_compressed(body, streamed, observer.clone(), inflating);
+        *response.body_mut() = observe_compressed(body, streamed, observer.clone(), unpacked);
     }
 }
 
@@ -267,11 +267,11 @@ fn observe_compressed(
     body: Body,
     streamed: bool,
     observer: Rc<impl Observer + 'static>,
-    mut inflating: Inflating,
+    mut unpacked: Unpacked,
 ) -> Body {
     let mut decoder = SseDecoder::new();
     body.observe_data(move |data| {
-        inflating.frame(data, |plain| {
+        unpacked.frame(data, |plain| {
             if !streamed {
                 observer.frame(&plain);
                 return;
