@@ -174,7 +174,30 @@ async fn a_header_that_is_too_large_is_431() {
         .header("big", large.as_str())
         .body(Bytes::new())
         .unwrap();
-    if let Ok(answer) = send_h2c(scene.gateway.http, request).await {
+    // What is over by less than the limit again is answered by us, and has its line.
+    let answer = send_h2c(scene.gateway.http, request).await.unwrap();
+    assert_eq!(answer.status, 431, "{}", answer.text());
+    assert!(
+        answer.text().contains("request headers are too large"),
+        "{}",
+        answer.text()
+    );
+    let line = scene.gateway.line_of(answer.header("x-request-id"));
+    assert_eq!(line["details"], "http2.headers_too_large", "{line}");
+    assert!(flags(&line["flags"]).contains(&"DPE"), "{line}");
+    let many = (0..101).fold(Request::get("/"), |request, number| {
+        request.header(format!("h-{number}"), "x")
+    });
+    let answer = send_h2c(scene.gateway.http, many.body(Bytes::new()).unwrap())
+        .await
+        .unwrap();
+    assert_eq!(answer.status, 431, "{}", answer.text());
+    let line = scene.gateway.line_of(answer.header("x-request-id"));
+    assert_eq!(line["details"], "http2.too_many_headers", "{line}");
+    assert!(scene.mock.requests().is_empty());
+    // Beyond that the protocol refuses by itself.
+    let huge = Request::get("/").header("big", "x".repeat(200 * 1024));
+    if let Ok(answer) = send_h2c(scene.gateway.http, huge.body(Bytes::new()).unwrap()).await {
         assert_eq!(answer.status, 431);
     }
     assert!(scene.mock.requests().is_empty());

@@ -182,7 +182,8 @@ fn http2_builder(settings: &Settings, turns: Turns) -> http2::Builder<LocalExecu
         .max_concurrent_streams(settings.http2_max_streams)
         .initial_stream_window_size(settings.http2_stream_window)
         .initial_connection_window_size(settings.http2_connection_window)
-        .max_header_list_size(u32::try_from(settings.max_request_head).unwrap_or(u32::MAX));
+        // What is too large by less than that is refused where it is accounted for; see `normalise`.
+        .max_header_list_size(u32::try_from(settings.max_request_head.saturating_mul(2)).unwrap_or(u32::MAX));
     builder
 }
 

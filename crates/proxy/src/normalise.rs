@@ -10,7 +10,7 @@ use tollgate_base::clock::Instant;
 use tollgate_base::headers::{X_FORWARDED_FOR, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID, remove_all};
 use tollgate_base::{Error, Flag, id};
 use tollgate_body::Request;
-use tollgate_body::http1::has_option;
+use tollgate_body::http1::{MOST_FIELDS, has_option};
 use tollgate_observe::Record;
 use tollgate_observe::record::Original;
 use tollgate_snapshot::Settings;
@@ -21,6 +21,9 @@ use crate::path;
 
 /// Longest client-supplied request id that is kept, in bytes.
 const MAX_REQUEST_ID: usize = 128;
+
+/// What a header costs beside its bytes (RFC 9113 §6.5.2).
+const FIELD_COST: usize = 32;
 
 /// What the rest of the path works on.
 pub(crate) struct Normalised {
@@ -61,6 +64,7 @@ pub(crate) fn normalise(
     remove_hop_by_hop(&mut head.headers, upgrades);
     remove_own(&mut head.headers);
     join_cookies(&mut head.headers);
+    let refusal = refusal.or_else(|| head_error(&head, settings.max_request_head));
     add_forwarding(&mut head.headers, &client.address, connection.tls, settings);
     head.headers.remove(HOST);
     head.headers.insert(X_REQUEST_ID, request_id.clone());
@@ -144,6 +148,32 @@ fn target_error(method: &Method, path: &str) -> Option<Error> {
             "connect_refused",
             "CONNECT is not served here",
         ));
+    }
+    None
+}
+
+/// What an HTTP/1 head is refused for before it is a request; h2 leaves it to us, so that it is accounted for.
+fn head_error(head: &request::Parts, limit: usize) -> Option<Error> {
+    if head.version != Version::HTTP_2 {
+        return None;
+    }
+    let refuse = |reason, text| {
+        let error = Error::client(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason, text);
+        Some(error.with_flag(Flag::DownstreamProtocolError))
+    };
+    let fields = head.headers.iter();
+    let size: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len() + FIELD_COST)
+        .sum();
+    let target = head
+        .uri
+        .path_and_query()
+        .map_or(0, |target| target.as_str().len());
+    if size + target > limit {
+        return refuse("http2.headers_too_large", "request headers are too large");
+    }
+    if head.headers.len() > MOST_FIELDS {
+        return refuse("http2.too_many_headers", "too many request headers");
     }
     None
 }
