@@ -9,7 +9,8 @@ use tollgate_testkit::client::{Answer, get, send};
 use tollgate_testkit::process::Gateway;
 
 use crate::support::{
-    Sight, bridge, documents, gateway, higress_config, ingress, ingress_for, mock, wasm_plugin,
+    Sight, bridge, documents, gateway, higress_config, ingress, ingress_for, mock, raw_server, verbose_log,
+    wasm_plugin,
 };
 
 async fn with_header(gateway: &Gateway, method: Method, name: &str, value: &str) -> Answer {
@@ -221,4 +222,79 @@ async fn envoys_headers_come_when_asked_for() {
         answer.text()
     );
     assert_eq!(gateway.admin("/healthz/ready").await.status, 200);
+}
+
+/// The Service `pages`, served at this port.
+fn pages(port: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{ name: pages, namespace: higress-system }}\nspec: {{ ports: [{{ name: http, \
+         port: 80 }}] }}\n---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata:\n  name: pages-1\n  namespace: \
+         higress-system\n  labels: {{ kubernetes.io/service-name: pages }}\naddressType: IPv4\nports: [{{ name: http, port: {port} \
+         }}]\nendpoints: [{{ addresses: [127.0.0.1] }}]\n"
+    )
+}
+
+#[tokio::test]
+async fn the_default_backend_answers_in_place_of_an_error() {
+    let vendor = raw_server(
+        b"HTTP/1.1 404 Not Found\r\ncontent-length: 8\r\nx-from: vendor\r\nconnection: close\r\n\r\nvendor's",
+    )
+    .await;
+    let page_server = mock(Options::default());
+    let scene = |errors: &'static str, port: u16| {
+        let annotations = [
+            ("higress.io/default-backend", "pages"),
+            ("higress.io/custom-http-errors", errors),
+            ("higress.io/rewrite-path", "/elsewhere"),
+            ("higress.io/upstream-vhost", "vendor.example"),
+        ];
+        let text = documents(&[
+            bridge(&[("mock", vendor)]),
+            pages(port),
+            ingress("api", "/", "mock.static", &annotations),
+            verbose_log(),
+        ]);
+        gateway().file("scene.yaml", &text).unwrap().go().unwrap()
+    };
+    let ask = async |gateway: &Gateway| {
+        let request = Request::post("/v1/chat/completions")
+            .header("host", "shop.example")
+            .header("authorization", "Bearer secret")
+            .header("accept-language", "de")
+            .body(Bytes::from_static(b"{}"))
+            .unwrap();
+        send(gateway.http, request).await.unwrap()
+    };
+    let with_page = scene("404, 503", page_server.addr().port());
+    let answer = ask(&with_page).await;
+    let page = send(page_server.addr(), get("/")).await.unwrap();
+    assert_eq!((answer.status, answer.text()), (page.status, page.text()));
+    assert!(!answer.headers.contains_key("x-from"));
+    let asked = page_server.requests().remove(0);
+    assert_eq!((asked.method.as_str(), asked.uri.path()), ("GET", "/"));
+    assert_eq!(asked.host(), Some("shop.example"));
+    assert_eq!(asked.headers["x-envoy-route-name"], "api-fallback");
+    assert_eq!(asked.headers["x-envoy-fallback-service"], "higress-system/pages");
+    assert_eq!(asked.headers["accept-language"], "de");
+    assert!(!asked.headers.contains_key("authorization"));
+    assert!(asked.body.is_empty());
+    let line = with_page.line_of(answer.header("x-request-id"));
+    assert_eq!(
+        line["cluster"], "outbound|80||pages.higress-system.svc.cluster.local",
+        "{line}"
+    );
+
+    // Another status, and a backend that is not there: the vendor's answer stands.
+    let closed = tollgate_mock_llm::RefusingPort::new().unwrap();
+    for (errors, port) in [("503", page_server.addr().port()), ("404", closed.addr().port())] {
+        let gateway = scene(errors, port);
+        let answer = ask(&gateway).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text().as_str()),
+            (404, "vendor's"),
+            "{errors}"
+        );
+        let line = gateway.line_of(answer.header("x-request-id"));
+        assert_eq!(line["cluster"], "outbound|80||mock.static", "{line}");
+    }
 }

@@ -242,6 +242,14 @@ impl Upstreams<'_> {
         }
     }
 
+    /// The cluster of `default-backend`: the first port of its Service.
+    pub(crate) fn default_backend(&self, input: &Input<'_>, plan: &Plan<'_>) -> Option<&Arc<Cluster>> {
+        let wanted = plan.features.default_backend.as_ref()?;
+        let host = kubernetes_host(wanted.namespace(plan.ingress), &wanted.service, input);
+        let port = self.services.find(&host)?.ports.first()?;
+        self.clusters.get(cluster_name(&host, port.number, "").as_str())
+    }
+
     /// `default-backend`: takes over while the first destination does not exist or has no healthy endpoint.
     fn add_default_backend(
         &self,
@@ -253,18 +261,8 @@ impl Upstreams<'_> {
         let Some(wanted) = &plan.features.default_backend else {
             return;
         };
-        let namespace = wanted
-            .namespace
-            .as_deref()
-            .unwrap_or(&plan.ingress.metadata.namespace);
-        let host = kubernetes_host(namespace, &wanted.service, input);
-        let first_port = self
-            .services
-            .find(&host)
-            .and_then(|service| service.ports.first());
-        let cluster =
-            first_port.and_then(|port| self.clusters.get(cluster_name(&host, port.number, "").as_str()));
-        match (cluster, branch.destinations.first_mut()) {
+        let namespace = wanted.namespace(plan.ingress);
+        match (self.default_backend(input, plan), branch.destinations.first_mut()) {
             (Some(cluster), Some(first)) => first.fallbacks.push(cluster.clone()),
             _ => {
                 let message = format!(

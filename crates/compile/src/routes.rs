@@ -5,10 +5,11 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use http::HeaderValue;
 use tollgate_kinds::Diagnostic;
 use tollgate_kinds::ingress::IngressBackend;
 use tollgate_plugin::Origin;
-use tollgate_snapshot::policy::{Policy, Redirect, Timers};
+use tollgate_snapshot::policy::{ErrorPage, Policy, Redirect, Timers};
 use tollgate_snapshot::route::{Action, Matcher, PathMatch};
 
 use crate::Input;
@@ -223,6 +224,22 @@ impl Drafter<'_> {
         })
     }
 
+    /// What `custom-http-errors` asks for; that the default backend exists is checked where it becomes a fallback.
+    fn error_page(&self, plan: &Plan<'_>) -> Option<Arc<ErrorPage>> {
+        let features = &plan.features;
+        let backend = features.default_backend.as_ref()?;
+        if features.replaced_errors.is_empty() {
+            return None;
+        }
+        let service = format!("{}/{}", backend.namespace(plan.ingress), backend.service);
+        Some(Arc::new(ErrorPage {
+            statuses: features.replaced_errors.clone(),
+            cluster: self.upstreams.default_backend(self.input, plan)?.clone(),
+            route: HeaderValue::try_from(format!("{}-fallback", plan.route_name)).ok()?,
+            service: HeaderValue::try_from(service).ok()?,
+        }))
+    }
+
     fn timers(&self, plan: &Plan<'_>) -> Timers {
         let global = &self.input.global;
         plan.features
@@ -246,6 +263,7 @@ impl Drafter<'_> {
             timers: self.timers(plan),
             retry: features.retry.clone().unwrap_or_default(),
             rewrite,
+            error_page: self.error_page(plan),
             upstream_host: features.rewrite.host.clone(),
             headers: features.headers.clone(),
             cors: features.cors.clone(),

@@ -23,6 +23,7 @@ use tollgate_upstream::SendTimers;
 
 use crate::account;
 use crate::callout::Callouts;
+use crate::error_page::Question;
 use crate::hold;
 use crate::models;
 use crate::normalise::remove_hop_by_hop;
@@ -55,6 +56,8 @@ impl Host for Router<'_> {
             &exchange.record,
             &self.snapshot.settings,
         );
+        let page = route.policy.error_page.as_deref();
+        let question = page.map(|page| Question::new(page, &exchange.record, &request));
         rewrite::apply(&route.policy, &mut request)?;
         rewrite::edit(request.headers_mut(), &destination.headers.request);
         exchange.record.trace.announce(request.headers_mut());
@@ -63,6 +66,11 @@ impl Host for Router<'_> {
         let mut response = self
             .attempt(destination, &route.policy, &mut request, &timers, exchange)
             .await?;
+        if let Some(question) = question {
+            let (upstreams, record) = (&self.worker.upstreams, &exchange.record);
+            let asking = question.instead_of(response, upstreams, &timers, record);
+            response = Box::pin(asking).await;
+        }
         let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
         remove_hop_by_hop(response.headers_mut(), upgraded);
         rewrite::edit(response.headers_mut(), &route.policy.headers.response);

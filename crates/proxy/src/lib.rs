@@ -14,6 +14,7 @@ mod callout;
 mod connection;
 mod cors;
 mod ending;
+mod error_page;
 mod forward;
 mod gate;
 mod grpc;

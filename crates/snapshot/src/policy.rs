@@ -6,6 +6,8 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, StatusCode};
 use regex::Regex;
 
+use crate::Cluster;
+
 /// A route's policies. The default does nothing but the default retry.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
@@ -15,6 +17,8 @@ pub struct Policy {
     pub retry: Retry,
     /// Path as the upstream sees it.
     pub rewrite: Option<PathRewrite>,
+    /// `custom-http-errors`.
+    pub error_page: Option<Arc<ErrorPage>>,
     /// `upstream-vhost`: authority as the upstream sees it.
     pub upstream_host: Option<HeaderValue>,
     /// Header edits for every destination.
@@ -25,6 +29,19 @@ pub struct Policy {
     pub allowed_sources: Vec<AddressRange>,
     /// `route-limit-rps` / `-rpm`.
     pub rate: Option<Arc<RateLimit>>,
+}
+
+/// `custom-http-errors` with `default-backend`: who is asked for an answer in place of an upstream's error.
+#[derive(Debug)]
+pub struct ErrorPage {
+    /// Statuses of the upstream that are replaced.
+    pub statuses: Vec<StatusCode>,
+    /// The default backend.
+    pub cluster: Arc<Cluster>,
+    /// `x-envoy-route-name`: `ROUTE-fallback`.
+    pub route: HeaderValue,
+    /// `x-envoy-fallback-service`: `NAMESPACE/SERVICE`.
+    pub service: HeaderValue,
 }
 
 /// The five timers; `None` is off. Units are seconds and milliseconds as configured, here durations.

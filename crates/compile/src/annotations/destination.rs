@@ -1,13 +1,22 @@
 //! `destination`: the weighted services of a route whose backend is an McpBridge; `default-backend`: where requests
-//! go while the first destination cannot serve them.
+//! go while the first destination cannot serve them; `custom-http-errors`: whose errors it answers instead.
+
+use http::StatusCode;
+use tollgate_kinds::Ingress;
 
 use super::reader::{Reader, list};
 use super::{Features, Group, Under};
 
 pub(super) const GROUP: Group = Group {
-    keys: &[("destination", Under::Higress), ("default-backend", Under::Both)],
+    keys: &[
+        ("destination", Under::Higress),
+        ("default-backend", Under::Both),
+        (REPLACED_ERRORS, Under::Both),
+    ],
     read,
 };
+
+const REPLACED_ERRORS: &str = "custom-http-errors";
 
 /// The whole annotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +44,13 @@ pub(crate) struct DefaultBackend {
     pub(crate) service: String,
 }
 
+impl DefaultBackend {
+    /// The Service's namespace.
+    pub(crate) fn namespace<'a>(&'a self, ingress: &'a Ingress) -> &'a str {
+        self.namespace.as_deref().unwrap_or(&ingress.metadata.namespace)
+    }
+}
+
 fn read(reader: &mut Reader<'_>, features: &mut Features) {
     if let Some(text) = reader.text("default-backend") {
         features.default_backend = Some(match text.split_once('/') {
@@ -48,6 +64,7 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
             },
         });
     }
+    read_replaced_errors(reader, features);
     let Some(text) = reader.higress_text("destination") else {
         return;
     };
@@ -66,6 +83,27 @@ fn read(reader: &mut Reader<'_>, features: &mut Features) {
             "destination",
             format!("{message}: the whole annotation is ignored"),
         ),
+    }
+}
+
+fn read_replaced_errors(reader: &mut Reader<'_>, features: &mut Features) {
+    let Some(text) = reader.text(REPLACED_ERRORS) else {
+        return;
+    };
+    if features.default_backend.is_none() {
+        reader.note_key(REPLACED_ERRORS, "means nothing without default-backend: ignored");
+        return;
+    }
+    for word in list(&text, ',') {
+        match word.parse::<StatusCode>() {
+            Ok(status) if status.is_client_error() || status.is_server_error() => {
+                features.replaced_errors.push(status);
+            }
+            _ => reader.note_key(
+                REPLACED_ERRORS,
+                format!("`{word}` is no status from 400 to 599: it is ignored"),
+            ),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod upstream_tls;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use http::StatusCode;
 use tollgate_snapshot::LoadBalance;
 use tollgate_snapshot::policy::{AddressRange, Cors, HeaderControl, RateLimit, Retry};
 
@@ -43,6 +44,8 @@ use reader::{HIGRESS, NGINX, Reader, TOLLGATE};
 pub(crate) struct Features {
     pub(crate) destination: Option<Written>,
     pub(crate) default_backend: Option<DefaultBackend>,
+    /// `custom-http-errors`, with `default-backend` only.
+    pub(crate) replaced_errors: Vec<StatusCode>,
     pub(crate) canary: Option<Canary>,
     pub(crate) path: PathStyle,
     pub(crate) rewrite: Rewrite,
@@ -107,7 +110,6 @@ const DEAD: &str = "has no effect since Higress 2.0: use the plugin `basic-auth`
 
 /// Keys that are known and change nothing, with what to tell the user; `None` is silence.
 static IDLE: &[(&str, Option<&str>)] = &[
-    ("custom-http-errors", Some(NOT_YET)),
     ("mirror-target-service", Some(NOT_YET)),
     ("mirror-target-fqdn", Some(NOT_YET)),
     ("mirror-target-fqdn-port", Some(NOT_YET)),
