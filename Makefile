@@ -1,6 +1,6 @@
 # What one types here. `make demo` and `make test` are all that a fresh machine with Rust and Node needs.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint setup bench bench-accept bench-build profile clean
+.PHONY: help demo test check lint setup bench bench-accept bench-build profile fuzz clean
 
 CARGO ?= cargo
 # Whatever is built is what the lock file says.
@@ -56,6 +56,17 @@ bench-build:
 	@scripts/setup bench
 	$(CARGO) build $(LOCKED) --profile $(PROFILE) --package tollgate
 	$(CARGO) build $(LOCKED) --release --manifest-path bench/Cargo.toml
+
+# Coverage is told to libFuzzer by the compiler; build scripts run without it, hence the target.
+SANCOV := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1
+HOST = $(shell rustc --print host-tuple)
+fuzz: ## look for new inputs of one target: TARGET=event_stream SECONDS=60 (fuzz/src/lib.rs lists them)
+	@scripts/setup build
+	RUSTFLAGS="$(SANCOV)" $(CARGO) build --release --target $(HOST) --manifest-path fuzz/libfuzzer/Cargo.toml
+	@mkdir -p fuzz/found/$(TARGET)
+	TARGET=$(TARGET) fuzz/libfuzzer/target/$(HOST)/release/tollgate-libfuzzer -max_total_time=$(or $(SECONDS),60) -timeout=5 \
+		-rss_limit_mb=2048 -artifact_prefix=fuzz/found/$(TARGET)/ fuzz/found/$(TARGET) fuzz/corpus/$(TARGET)
 
 clean: ## everything that was built or installed here
 	$(CARGO) clean
