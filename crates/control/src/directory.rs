@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 /// Largest file that is read, in bytes.
@@ -118,9 +119,11 @@ impl Directory {
     }
 
     fn notifications(&self, ping: mpsc::Sender<()>) -> Option<impl Watcher> {
-        let on_event = move |_event: notify::Result<notify::Event>| {
-            // A ping that is waiting already says the same.
-            let _ = ping.try_send(());
+        let on_event = move |event: notify::Result<notify::Event>| {
+            if is_change(&event) {
+                // A ping that is waiting already says the same.
+                let _ = ping.try_send(());
+            }
         };
         let mut watcher = match notify::recommended_watcher(on_event) {
             Ok(watcher) => watcher,
@@ -155,6 +158,14 @@ impl Directory {
         }
         hasher.finish()
     }
+}
+
+/// Whether an event may tell of other contents. Opening and reading are events too: one look would lead to the next.
+fn is_change(event: &notify::Result<notify::Event>) -> bool {
+    let written = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    event
+        .as_ref()
+        .map_or(true, |event| !event.kind.is_access() || event.kind == written)
 }
 
 fn read_directory(
@@ -301,6 +312,45 @@ mod tests {
             format!("larger than {MAX_FILE} bytes"),
         ];
         assert_eq!(texts, expected.map(Err));
+    }
+
+    #[test]
+    fn looking_is_no_change() {
+        let root = tempfile::tempdir().expect("temporary directory");
+        fs::create_dir(root.path().join("more")).expect("made");
+        for name in ["a.yaml", "more/b.yaml"] {
+            fs::write(root.path().join(name), "kind: X").expect("written");
+        }
+        let (told, events) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(told).expect("notifications");
+        watcher
+            .watch(root.path(), RecursiveMode::Recursive)
+            .expect("watched");
+        let directory = Directory::new(vec![root.path().to_owned()]);
+        assert_eq!(names(&directory).len(), 2);
+        let last = root.path().join("last.yaml");
+        fs::write(&last, "kind: X").expect("written");
+        let is_of_last = |event: &notify::Result<notify::Event>| {
+            event.as_ref().is_ok_and(|event| event.paths.contains(&last))
+        };
+        let (mut before, mut after) = (Vec::new(), Vec::new());
+        for event in events {
+            let list = if is_of_last(&event) {
+                &mut after
+            } else {
+                &mut before
+            };
+            let is_end = is_of_last(&event)
+                && event
+                    .as_ref()
+                    .is_ok_and(|event| event.kind.is_access() && is_change(&Ok(event.clone())));
+            list.push(event);
+            if is_end {
+                break;
+            }
+        }
+        assert!(!before.iter().any(is_change), "{before:?}");
+        assert!(after.iter().any(is_change), "{after:?}");
     }
 
     #[tokio::test]
