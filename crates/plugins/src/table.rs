@@ -443,7 +443,7 @@ mod tests {
     use super::*;
 
     /// Folders of what several plugins share.
-    const SHARED: &[&str] = &["answer-watch", "jwt", "limits"];
+    const SHARED: &[&str] = &["answer-watch", "coding", "jwt", "limits"];
 
     #[test]
     fn every_folder_has_a_row_and_every_row_a_folder() {
