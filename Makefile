@@ -7,7 +7,7 @@ CARGO ?= cargo
 LOCKED := --locked
 # What `make bench` and `make profile` build and measure, and how often.
 export PROFILE ?= release
-RUNS ?= 3
+RUNS ?= 2
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

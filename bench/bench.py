@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs every gateway through every phase, run after run, and writes one JSON line for each to results/.
-A run starts all gateways, and they take turns inside a phase: what is compared is measured seconds apart, so that a
-slow minute of the machine hits all of it. See README.md."""
+A run starts all gateways, and they take turns inside a phase, round after round: what is compared is measured seconds
+apart, so that a slow minute of the machine hits all of it. See README.md."""
 import argparse
 import contextlib
 import json
@@ -97,23 +97,30 @@ def start(gateway, run, stack):
     return record, pid, folder
 
 
-def one(run, chosen, mock, phases, seconds):
-    """One start of every gateway: every phase, gateway after gateway. Gives their records."""
+def one(run, chosen, mock, phases, options):
+    """One start of every gateway, and every phase in so many rounds, gateway after gateway in each. Gives a record for
+    each gateway and round; a round counts as a run of its own."""
     with contextlib.ExitStack() as stack:
         started = [(gateway, *start(gateway, run, stack)) for gateway in chosen]
+        first = (run - 1) * options.rounds + 1
+        rounds = [[{**record, 'run': first + number} for _, record, _, _ in started] for number in range(options.rounds)]
         for phase in phases:
-            for gateway, record, pid, _ in started:
-                if phase in gateway.values('skip', ','):
-                    continue
-                seen = measure(gateway, pid, mock, phase, seconds)
-                record[phase] = seen
-                print(line(gateway, run, phase, seen), flush=True)
-                check_errors(gateway, phase, seen)
+            # Memory does not depend on the moment.
+            taken = [rounds] if phase == 'hold' else [[records] for records in rounds]
+            for together in taken:
+                for index, (gateway, _, pid, _) in enumerate(started):
+                    if phase in gateway.values('skip', ','):
+                        continue
+                    seen = measure(gateway, pid, mock, phase, options.seconds)
+                    print(line(gateway, together[0][index]['run'], phase, seen), flush=True)
+                    check_errors(gateway, phase, seen)
+                    for records in together:
+                        records[index][phase] = seen
         for gateway, _, _, folder in started:
             access_log = os.path.join(folder or '', 'access.log')
             if 'access.log' in gateway.command and os.path.getsize(access_log) == 0:
                 raise Failed(f'{gateway} wrote no access log')
-    return [record for _, record, _, _ in started]
+    return [record for records in rounds for record in records]
 
 
 def line(gateway, run, phase, seen):
@@ -127,8 +134,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--only', default=USUAL_GATEWAYS, help='gateways of gateways.conf, with commas')
     parser.add_argument('--phases', default=USUAL_PHASES, help=', '.join(PHASES))
-    parser.add_argument('--runs', type=int, default=3)
-    parser.add_argument('--seconds', type=float, default=3.0, help='length of a phase, after its warm-up')
+    parser.add_argument('--runs', type=int, default=2, help='starts of every gateway')
+    parser.add_argument('--rounds', type=int, default=4, help='of each phase, between two starts')
+    parser.add_argument('--seconds', type=float, default=2.0, help='length of a phase in a round, after its warm-up')
     parser.add_argument('--out', default=os.path.join(harness.RESULTS, 'last.jsonl'))
     options = parser.parse_args()
     phases = options.phases.split(',')
@@ -143,7 +151,7 @@ def main():
     os.makedirs(harness.RESULTS, exist_ok=True)
     with open(options.out, 'w') as out, harness.mock_upstream() as mock:
         for run in range(1, options.runs + 1):
-            for record in one(run, chosen, mock, phases, options.seconds):
+            for record in one(run, chosen, mock, phases, options):
                 out.write(json.dumps(record) + '\n')
             out.flush()
 
