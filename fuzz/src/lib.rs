@@ -2,8 +2,6 @@
 //!
 //! A target panics when something that must always hold does not. Its kept inputs lie in `corpus/NAME` and are replayed
 //! by `cargo test`; `make fuzz TARGET=NAME` looks for new ones. Nothing that is shipped depends on this crate.
-// A broken promise is told by a panic, here as in a test.
-#![allow(clippy::panic, reason = "a panic is how a fuzzer is told of a fault")]
 
 mod bytes_in_pieces;
 mod dialects;

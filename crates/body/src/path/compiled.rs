@@ -202,16 +202,9 @@ fn object(text: &[u8], from: usize, key: &str, rest: &[Step]) -> Way {
         let Some(begin) = lex::next_value(text, key_end) else {
             return Way::Nowhere;
         };
-        at = match (is_meant, rest.split_first()) {
-            (true, Some((next, rest))) => match inner(text, begin, next, rest) {
-                Way::Behind(behind) => behind,
-                way => return way,
-            },
-            (true, None) => return whole(text, begin),
-            (false, _) => match lex::value_end(text, begin) {
-                Some(end) => end,
-                None => return Way::Nowhere,
-            },
+        at = match member(text, begin, is_meant, rest) {
+            Way::Behind(behind) => behind,
+            way => return way,
         };
     }
 }
@@ -238,19 +231,21 @@ fn array(text: &[u8], from: usize, step: &Step, rest: &[Step]) -> Way {
             Ok(begin) => begin,
             Err(behind) => return Way::Behind(behind),
         };
-        at = match (position == index, rest.split_first()) {
-            (true, Some((next, rest))) => match inner(text, begin, next, rest) {
-                Way::Behind(behind) => behind,
-                way => return way,
-            },
-            (true, None) => return whole(text, begin),
-            (false, _) => match lex::value_end(text, begin) {
-                Some(end) => end,
-                None => return Way::Nowhere,
-            },
+        at = match member(text, begin, position == index, rest) {
+            Way::Behind(behind) => behind,
+            way => return way,
         };
     }
     Way::Nowhere
+}
+
+/// Follows a member or an element if it is the one that is meant, and passes over it otherwise.
+fn member(text: &[u8], begin: Begin, is_meant: bool, rest: &[Step]) -> Way {
+    match (is_meant, rest.split_first()) {
+        (true, Some((next, rest))) => inner(text, begin, next, rest),
+        (true, None) => lex::value_end(text, begin).map_or(Way::Nowhere, |end| Way::Found(begin, end)),
+        (false, _) => lex::value_end(text, begin).map_or(Way::Nowhere, Way::Behind),
+    }
 }
 
 /// Goes on in a value; one that nothing lies in is passed over.
@@ -270,10 +265,6 @@ fn inner(text: &[u8], begin: Begin, step: &Step, rest: &[Step]) -> Way {
         return enter(text, begin.at, step, rest);
     }
     lex::value_end(text, begin).map_or(Way::Nowhere, Way::Behind)
-}
-
-fn whole(text: &[u8], begin: Begin) -> Way {
-    lex::value_end(text, begin).map_or(Way::Nowhere, |end| Way::Found(begin, end))
 }
 
 #[cfg(test)]

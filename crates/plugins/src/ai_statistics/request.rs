@@ -139,6 +139,8 @@ fn note<'b>(
 
 /// Messages of the user.
 fn rounds<'b>(get: impl Fn(&Path) -> Option<PathValue<'b>>) -> usize {
+    static MESSAGES: LazyLock<Path> = LazyLock::new(|| Path::new("messages"));
+    static CONTENTS: LazyLock<Path> = LazyLock::new(|| Path::new("contents"));
     let with_role = |list: PathValue<'_>, absent_counts: bool| {
         let entries = list.entries();
         let roles = entries.filter(|(_, message)| match message.get("role") {
@@ -147,10 +149,10 @@ fn rounds<'b>(get: impl Fn(&Path) -> Option<PathValue<'b>>) -> usize {
         });
         roles.count()
     };
-    if let Some(messages) = get(&Path::new("messages")).filter(PathValue::is_array) {
+    if let Some(messages) = get(&MESSAGES).filter(PathValue::is_array) {
         return with_role(messages, false);
     }
-    get(&Path::new("contents"))
+    get(&CONTENTS)
         .filter(PathValue::is_array)
         .map_or(0, |contents| with_role(contents, true))
 }
