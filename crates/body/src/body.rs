@@ -15,11 +15,20 @@ use tollgate_base::{Error, Flag};
 
 use crate::events::{Cutter, Joiner};
 use crate::gather::Gathered;
-use crate::tap::{DataLook, EventLook, Tap};
+use crate::tap::{DataLook, EventLook, Tap, show_data};
 use crate::{EventStream, JsonBodyError, JsonDocument, JsonError, SseEvent};
 
 /// A body made by somebody else: a plugin's wrapper, a translator.
 pub type BoxedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
+
+/// A body that can tell that nothing more is there for less than it costs to ask the whole chain for a frame in vain.
+pub trait Source: HttpBody<Data = Bytes, Error = Error> {
+    /// Whether a poll would find nothing; asked by the task that has just polled a frame. If so, it is woken once there
+    /// is something, as after the poll. `false` says nothing.
+    fn is_dry(&mut self, _context: &mut Context<'_>) -> bool {
+        false
+    }
+}
 
 /// Whose bytes a network body carries, hence whose fault a broken one is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +50,7 @@ enum Inner {
     Bytes(Bytes),
     Network(Incoming, Side),
     Boxed(BoxedBody),
+    Source(Box<dyn Source + Unpin>),
     Events(Joiner),
     Json(Box<JsonDocument>),
 }
@@ -75,6 +85,11 @@ impl Body {
     /// A body made elsewhere.
     pub fn boxed(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
         Self(Inner::Boxed(Box::pin(body)))
+    }
+
+    /// A body made elsewhere that can tell when nothing more is there.
+    pub fn source(source: impl Source + Unpin + 'static) -> Self {
+        Self(Inner::Source(Box::new(source)))
     }
 
     /// A JSON document, written when it is sent.
@@ -135,15 +150,18 @@ impl Body {
         }
     }
 
-    /// Shows every event of the body to `look` as it passes. Nothing is changed, delayed or held back: bytes leave in
-    /// the frames they came in. An event over [`crate::DEFAULT_EVENT_LIMIT`] ends the looking, not the body; half an
+    /// Shows the data of every event of the body to `look` as it passes. Nothing is changed, delayed or held back: bytes
+    /// leave in the frames they came in. An event over [`crate::DEFAULT_EVENT_LIMIT`] ends the looking, not the body; half an
     /// event in front of an error is not shown.
     #[must_use]
-    pub fn observe_events(self, look: impl FnMut(&SseEvent) + 'static) -> Self {
+    pub fn observe_events(self, mut look: impl FnMut(&[u8]) + 'static) -> Self {
         match self.0 {
             Inner::Empty => self,
-            Inner::Events(joiner) => Self::events(joiner.into_events().inspect(look)),
-            other => Self::boxed(Tap::new(Self(other), EventLook::new(look))),
+            Inner::Events(joiner) => {
+                let show = move |event: &SseEvent| show_data(event, &mut look);
+                Self::events(joiner.into_events().inspect(show))
+            }
+            other => Self::source(Tap::new(Self(other), EventLook::new(look))),
         }
     }
 
@@ -152,7 +170,7 @@ impl Body {
     pub fn observe_data(self, look: impl FnMut(&Bytes) + 'static) -> Self {
         match self.0 {
             Inner::Empty => self,
-            other => Self::boxed(Tap::new(Self(other), DataLook(look))),
+            other => Self::source(Tap::new(Self(other), DataLook(look))),
         }
     }
 
@@ -226,7 +244,7 @@ impl fmt::Debug for Body {
             Inner::Empty => "Body(empty)",
             Inner::Bytes(bytes) => return write!(formatter, "Body({} bytes)", bytes.len()),
             Inner::Network(..) => "Body(network)",
-            Inner::Boxed(_) => "Body(boxed)",
+            Inner::Boxed(_) | Inner::Source(_) => "Body(boxed)",
             Inner::Events(_) => "Body(events)",
             Inner::Json(_) => "Body(json)",
         })
@@ -255,6 +273,7 @@ impl HttpBody for Body {
                     .map_err(|cause| network_error(whose, &cause))
             }
             Inner::Boxed(body) => body.as_mut().poll_frame(context),
+            Inner::Source(source) => Pin::new(source).poll_frame(context),
             Inner::Events(joiner) => joiner.poll_frame(context),
             Inner::Json(document) => {
                 let all = document.to_bytes();
@@ -270,6 +289,7 @@ impl HttpBody for Body {
             Inner::Bytes(_) | Inner::Json(_) => false,
             Inner::Network(incoming, _) => incoming.is_end_stream(),
             Inner::Boxed(body) => body.is_end_stream(),
+            Inner::Source(source) => source.is_end_stream(),
             Inner::Events(joiner) => joiner.is_end(),
         }
     }
@@ -280,8 +300,19 @@ impl HttpBody for Body {
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Network(incoming, _) => incoming.size_hint(),
             Inner::Boxed(body) => body.size_hint(),
+            Inner::Source(source) => source.size_hint(),
             Inner::Events(_) => SizeHint::default(),
             Inner::Json(document) => SizeHint::with_exact(document.to_bytes().len() as u64),
+        }
+    }
+}
+
+impl Source for Body {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        match &mut self.0 {
+            Inner::Source(source) => source.is_dry(context),
+            Inner::Events(joiner) => joiner.is_dry(),
+            _ => false,
         }
     }
 }

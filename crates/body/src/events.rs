@@ -234,6 +234,8 @@ pub(crate) struct Joiner {
     source: Option<EventStream>,
     /// What came behind the events of the last frame, and ends the body.
     error: Option<Error>,
+    /// The last poll has asked for more than it brought.
+    is_dry: bool,
 }
 
 impl Joiner {
@@ -241,6 +243,7 @@ impl Joiner {
         Self {
             source: Some(source),
             error: None,
+            is_dry: false,
         }
     }
 
@@ -257,11 +260,17 @@ impl Joiner {
         self.source.is_none() && self.error.is_none()
     }
 
+    /// See [`crate::Source::is_dry`].
+    pub(crate) fn is_dry(&self) -> bool {
+        self.is_dry
+    }
+
     pub(crate) fn poll_frame(
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let mut batch = Batch::default();
+        self.is_dry = false;
         while batch.length() < JOINED_FRAME {
             let Some(source) = &mut self.source else { break };
             match Pin::new(source).poll_next(context) {
@@ -272,7 +281,10 @@ impl Joiner {
                 }
                 Poll::Ready(None) => self.source = None,
                 Poll::Pending if batch.length() == 0 => return Poll::Pending,
-                Poll::Pending => break,
+                Poll::Pending => {
+                    self.is_dry = true;
+                    break;
+                }
             }
         }
         Poll::Ready(match batch.into_bytes() {

@@ -13,7 +13,7 @@ pub mod path;
 mod sse;
 mod tap;
 
-pub use body::{Body, BoxedBody, Side};
+pub use body::{Body, BoxedBody, Side, Source};
 pub use events::{EventMap, EventStream, Events};
 pub use json::{JsonBodyError, JsonDocument, JsonError, PathError};
 pub use sse::{DEFAULT_EVENT_LIMIT, Decoded, EVENT_LIMIT_NAME, SseDecoder, SseEvent};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::Error;
 
-use crate::{Body, SseDecoder, SseEvent};
+use crate::{Body, Source, SseDecoder, SseEvent};
 
 /// What a passing frame is shown to.
 pub(crate) trait Look {
@@ -70,14 +70,20 @@ impl<L: Look> HttpBody for Tap<L> {
     }
 }
 
-/// Cuts events out of passing frames.
+impl<L: Look> Source for Tap<L> {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        self.body.is_dry(context)
+    }
+}
+
+/// Shows the data of events in passing frames.
 pub(crate) struct EventLook<F> {
     /// `None` once there is nothing more to see.
     decoder: Option<SseDecoder>,
     show: F,
 }
 
-impl<F: FnMut(&SseEvent)> EventLook<F> {
+impl<F: FnMut(&[u8])> EventLook<F> {
     pub(crate) fn new(show: F) -> Self {
         Self {
             decoder: Some(SseDecoder::new()),
@@ -86,13 +92,21 @@ impl<F: FnMut(&SseEvent)> EventLook<F> {
     }
 }
 
-impl<F: FnMut(&SseEvent)> Look for EventLook<F> {
+impl<F: FnMut(&[u8])> Look for EventLook<F> {
     fn data(&mut self, data: &Bytes) {
         let Some(decoder) = &mut self.decoder else { return };
+        let mut rest = &data[..];
+        while let Some((event, behind)) = decoder.next_plain(rest) {
+            (self.show)(event);
+            rest = behind;
+        }
+        if rest.is_empty() {
+            return;
+        }
         let mut failed = false;
-        for outcome in decoder.push(data.clone()) {
+        for outcome in decoder.push(data.slice_ref(rest)) {
             match outcome {
-                Ok(event) => (self.show)(&event),
+                Ok(event) => show_data(&event, &mut self.show),
                 Err(_) => failed = true,
             }
         }
@@ -105,8 +119,15 @@ impl<F: FnMut(&SseEvent)> Look for EventLook<F> {
         if let Some(mut decoder) = self.decoder.take()
             && let Some(last) = decoder.finish()
         {
-            (self.show)(&last);
+            show_data(&last, &mut self.show);
         }
+    }
+}
+
+/// Shows an event that has data; a comment has none.
+pub(crate) fn show_data(event: &SseEvent, show: &mut impl FnMut(&[u8])) {
+    if let Some(data) = event.data_slice() {
+        show(&data);
     }
 }
 
@@ -128,6 +149,7 @@ mod tests {
 
     use http::StatusCode;
     use http_body_util::{BodyExt, StreamBody};
+    use proptest::prelude::*;
 
     use super::*;
     use crate::EventStream;
@@ -148,10 +170,10 @@ mod tests {
     fn watched(body: Body) -> (Body, Seen) {
         let seen = Seen::default();
         let notes = seen.clone();
-        let watched = body.observe_events(move |event| {
+        let watched = body.observe_events(move |data| {
             notes
                 .borrow_mut()
-                .push(event.data().unwrap_or_default().into_owned());
+                .push(String::from_utf8_lossy(data).into_owned());
         });
         (watched, seen)
     }
@@ -202,5 +224,42 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(3));
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abc");
         assert_eq!(*seen.borrow(), 3);
+    }
+
+    /// The data of the events in `input`, as the decoder alone has it.
+    fn decoded(input: &[u8]) -> Vec<String> {
+        let mut decoder = SseDecoder::new();
+        let mut seen = Vec::new();
+        let mut note = |data: &[u8]| seen.push(String::from_utf8_lossy(data).into_owned());
+        let events: Vec<_> = decoder.push(Bytes::copy_from_slice(input)).flatten().collect();
+        events
+            .iter()
+            .chain(&decoder.finish())
+            .for_each(|event| show_data(event, &mut note));
+        seen
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_shown_does_not_depend_on_the_frames(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec![
+                    "data: x\n\n", "data: yy\r\n\r\n", "data: z\r\r", "data: two\ndata: lines\n\n", "\n", "\r", "\r\n", "data: ",
+                    ": c\n\n", "event: e\n", "\u{feff}", "data: \n\n", "x",
+                ]),
+                0..30,
+            ),
+            size in 1_usize..40,
+        ) {
+            let input = pieces.concat().into_bytes();
+            for size in [size, usize::MAX] {
+                let mut seen = Vec::new();
+                let mut look = EventLook::new(|data: &[u8]| seen.push(String::from_utf8_lossy(data).into_owned()));
+                input.chunks(size).for_each(|frame| look.data(&Bytes::copy_from_slice(frame)));
+                look.end();
+                drop(look);
+                prop_assert_eq!(seen, decoded(&input));
+            }
+        }
     }
 }

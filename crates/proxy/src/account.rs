@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::shutdown::Phase;
 use tollgate_base::{Error, Flag, Termination, clock};
-use tollgate_body::{Body, Request, Response};
+use tollgate_body::{Body, Request, Response, Source};
 use tollgate_observe::{Format, Prices, Record};
 use tollgate_snapshot::Snapshot;
 
@@ -236,6 +236,12 @@ impl HttpBody for Delivery {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Source for Delivery {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        self.body.is_dry(context)
     }
 }
 

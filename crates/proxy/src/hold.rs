@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tollgate_base::Error;
-use tollgate_body::{Body, Response};
+use tollgate_body::{Body, Response, Source};
 
 /// Waits for the first frame of the body, or its end.
 ///
@@ -22,7 +22,7 @@ pub(crate) async fn until_begun(response: Response) -> Result<Response, Error> {
     }
     let (head, mut rest) = response.into_parts();
     let body = match rest.frame().await.transpose()? {
-        Some(first) => Body::boxed(Begun {
+        Some(first) => Body::source(Begun {
             first: Some(first),
             rest,
         }),
@@ -68,6 +68,12 @@ impl HttpBody for Begun {
             hint.set_upper(upper + held as u64);
         }
         hint
+    }
+}
+
+impl Source for Begun {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        self.first.is_none() && self.rest.is_dry(context)
     }
 }
 

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::Error;
-use tollgate_body::{Body, Request, Response};
+use tollgate_body::{Body, Request, Response, Source};
 use tollgate_observe::trace::{Kind, OpenSpan, Slot};
 
 /// Opens a span for a request that is about to be sent, and has its headers say so.
@@ -41,7 +41,7 @@ pub(crate) fn close(span: Option<OpenSpan>, outcome: Result<Response, Error>) ->
                 return Ok(response);
             }
             Ok(response.map(|inner| {
-                Body::boxed(Traced {
+                Body::source(Traced {
                     inner,
                     span: Some(span),
                 })
@@ -83,5 +83,11 @@ impl HttpBody for Traced {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+impl Source for Traced {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        self.inner.is_dry(context)
     }
 }

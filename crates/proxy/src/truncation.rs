@@ -14,7 +14,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::{Error, Fault, Flag, Termination};
-use tollgate_body::{Body, Response};
+use tollgate_body::{Body, Response, Source};
 use tollgate_llm::Api;
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
@@ -42,7 +42,7 @@ pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Res
     // An error event makes the answer longer than the upstream said.
     response.headers_mut().remove(CONTENT_LENGTH);
     let body = response.body_mut().take();
-    *response.body_mut() = Body::boxed(Guarded {
+    *response.body_mut() = Body::source(Guarded {
         body: Some(body),
         record: record.clone(),
         dialect,
@@ -212,6 +212,17 @@ impl HttpBody for Guarded {
     }
 }
 
+impl Source for Guarded {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        let is_open = self.ready.is_empty() && !self.ear.is_over();
+        let is_dry = is_open && self.body.as_mut().is_some_and(|body| body.is_dry(context));
+        if is_dry {
+            self.ear.wait(context);
+        }
+        is_dry
+    }
+}
+
 /// Whether `data` ends with a blank line: two line ends, of whatever kind, behind each other.
 fn ends_event(data: &[u8]) -> bool {
     let line = match data {
@@ -225,6 +236,10 @@ fn ends_event(data: &[u8]) -> bool {
 /// as an empty rest.
 fn last_event_end(data: &[u8], from: usize) -> Option<usize> {
     let mut end = data.len();
+    // What a read brings is whole events nearly always.
+    if end > from && ends_event(data) {
+        return Some(end);
+    }
     while end > from {
         let at = from + memchr::memrchr2(b'\n', b'\r', &data[from..end])?;
         if ends_event(&data[..=at]) {

@@ -17,6 +17,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::Notify;
 use tollgate_base::Error;
 use tollgate_base::clock::{self, Instant};
+use tollgate_body::Source;
 
 use crate::dial::Dialed;
 use crate::endpoint::{Counted, Lease};
@@ -195,6 +196,8 @@ impl<S> StreamBody<S> {
         }
     }
 }
+
+impl<S: Unpin> Source for StreamBody<S> {}
 
 impl<S: Unpin> HttpBody for StreamBody<S> {
     type Data = Bytes;

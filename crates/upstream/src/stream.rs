@@ -70,6 +70,17 @@ impl Stream {
         Arc::clone(self.arrival.get_or_insert_default())
     }
 
+    /// Whether a read would bring nothing now; then this task is woken once it would.
+    pub(crate) fn is_dry(&self, context: &mut Context<'_>) -> bool {
+        let tcp = match &self.transport {
+            Transport::Plain(tcp) => tcp,
+            // What is decrypted already waits for nobody.
+            Transport::Tls(tls) if !tls.get_ref().1.wants_read() => return false,
+            Transport::Tls(tls) => tls.get_ref().0,
+        };
+        tcp.poll_read_ready(context).is_pending()
+    }
+
     fn sent(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(count)) = polled {
             self.metrics.sent_bytes.add(count as u64);

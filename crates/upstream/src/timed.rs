@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::clock::{self, Instant};
 use tollgate_base::{Error, Timer};
+use tollgate_body::Source;
 use tollgate_observe::metrics::ClusterMetrics;
 
 use crate::alarm::Alarm;
@@ -65,6 +66,13 @@ impl<B> TimedBody<B> {
             return Poll::Pending;
         };
         self.alarm.poll_until(deadline, context).map(|()| timer)
+    }
+}
+
+impl<B: Source + Unpin> Source for TimedBody<B> {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        let is_dry = self.inner.as_mut().is_some_and(|inner| inner.is_dry(context));
+        is_dry && self.poll_timers(context).is_pending()
     }
 }
 

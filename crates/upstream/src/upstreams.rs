@@ -409,15 +409,15 @@ impl Attempt<'_> {
 
     fn timed<B>(&self, body: B, waiting: &mut Waiting<'_>) -> Body
     where
-        B: http_body::Body<Data = bytes::Bytes, Error = Error> + Unpin + 'static,
+        B: tollgate_body::Source + Unpin + 'static,
     {
         if !self.timers.watch_body() {
-            return Body::boxed(body);
+            return Body::source(body);
         }
         let head_at = waiting.head_at.unwrap_or(self.started);
         let alarm = std::mem::take(&mut waiting.alarm);
         let metrics = Arc::clone(&self.pool.counters.metrics);
-        Body::boxed(TimedBody::new(body, self.timers, head_at, alarm, metrics))
+        Body::source(TimedBody::new(body, self.timers, head_at, alarm, metrics))
     }
 
     async fn over_http2(

@@ -97,6 +97,33 @@ impl SseDecoder {
         Decoded(self)
     }
 
+    /// The data of the event that `frame` begins with, and what follows it, if the event is one line of data, whole and
+    /// with nothing of it in earlier frames: then it need not be decoded. Such events count as pushed and taken.
+    pub(crate) fn next_plain<'f>(&mut self, frame: &'f [u8]) -> Option<(&'f [u8], &'f [u8])> {
+        let line = frame.strip_prefix(b"data: ")?;
+        if !self.is_between_events() || frame.len() > self.limit {
+            return None;
+        }
+        let length = memchr2(b'\n', b'\r', line)?;
+        let (data, behind) = line.split_at(length);
+        let (is_crlf, rest) = match behind.strip_prefix(b"\n\n") {
+            Some(rest) => (false, rest),
+            None => (true, behind.strip_prefix(b"\r\n\r\n")?),
+        };
+        self.mark = Mark::None;
+        self.last_line_end_was_crlf = is_crlf;
+        Some((data, rest))
+    }
+
+    /// Whether the next byte is the first one of an event.
+    fn is_between_events(&self) -> bool {
+        self.frame.is_empty()
+            && self.earlier.is_empty()
+            && !self.failed
+            && !self.after_carriage_return
+            && matches!(self.mark, Mark::None | Mark::Matching(0))
+    }
+
     /// The next whole event of the frames so far; `None` when more bytes are needed.
     ///
     /// # Errors

@@ -249,11 +249,7 @@ pub(crate) fn observe(response: &mut Response, streamed: bool, observer: &Rc<imp
 
 fn observe_plain(body: Body, streamed: bool, observer: Rc<impl Observer + 'static>) -> Body {
     if streamed {
-        return body.observe_events(move |event| {
-            if let Some(data) = event.data_slice() {
-                observer.event(&data);
-            }
-        });
+        return body.observe_events(move |data| observer.event(data));
     }
     // Whole already, as after a translation: it stays what it is for the plugins further out.
     if let Some(whole) = body.known_bytes() {

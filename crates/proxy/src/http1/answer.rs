@@ -13,6 +13,7 @@ use http::{HeaderMap, Method, Response, StatusCode, Version, response};
 use http_body::{Body as HttpBody, Frame};
 use hyper::ext::ReasonPhrase;
 use tollgate_base::Error;
+use tollgate_body::Source;
 use tollgate_body::http1::{Outbound, Output, digits, write_field, write_number};
 
 use super::date;
@@ -159,7 +160,12 @@ impl Answer {
                 return false;
             };
             match Pin::new(body).poll_frame(context) {
-                Poll::Ready(Some(Ok(frame))) => self.take(frame),
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.take(frame);
+                    if self.state == State::Open && self.is_dry(context) {
+                        return true;
+                    }
+                }
                 // The account has noted it.
                 Poll::Ready(Some(Err(_))) => self.state = State::Failed,
                 Poll::Ready(None) => self.end(None),
@@ -167,6 +173,10 @@ impl Answer {
             }
         }
         false
+    }
+
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        self.body.as_mut().is_some_and(|body| body.is_dry(context))
     }
 
     fn take(&mut self, frame: Frame<Bytes>) {

@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::Error;
+use tollgate_body::Source;
 use tollgate_body::http1::{Decoded, Framing};
 
 use super::{Fault, Http1};
@@ -120,6 +121,13 @@ impl HttpBody for Http1Body {
             Framing::Length(left) => SizeHint::with_exact(left + self.read.data.len() as u64),
             Framing::Chunked(_) | Framing::UntilClose => SizeHint::default(),
         }
+    }
+}
+
+impl Source for Http1Body {
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        let is_taken = self.read.data.is_empty() && self.read.trailers.is_none();
+        is_taken && self.source.as_mut().is_some_and(|(connection, _)| connection.is_dry(context))
     }
 }
 

@@ -249,6 +249,11 @@ impl Http1 {
         }
     }
 
+    /// Whether a read would bring nothing now; then this task is woken once it would.
+    fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
+        self.upload.is_none() && self.stream.is_dry(context)
+    }
+
     /// Reads on in the answer's body, writing what is left of the request meanwhile.
     fn poll_body(
         &mut self,
