@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -17,22 +17,26 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Ready when there may be something to read; this task is woken when that changes.
-    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
-        let tcp = match self {
+    fn tcp(&self) -> &TcpStream {
+        match self {
             Stream::Plain(tcp) => tcp,
             Stream::Tls(tls) => tls.get_ref().0,
-        };
-        tcp.poll_read_ready(context).map(drop)
+        }
+    }
+
+    /// Ready when there may be something to read; this task is woken when that changes.
+    pub(crate) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        self.tcp().poll_read_ready(context).map(drop)
+    }
+
+    /// Whether nothing has come since [`Self::poll_readable`] last found nothing: whoever was to be woken still will be.
+    pub(crate) fn is_still(&self) -> bool {
+        self.tcp().try_io(Interest::READABLE, || Ok(())).is_err()
     }
 
     /// Has the close tell the client that something is missing, whatever it may already have read: a reset.
     pub(crate) fn reset_on_close(&self) {
-        let tcp = match self {
-            Stream::Plain(tcp) => tcp,
-            Stream::Tls(tls) => tls.get_ref().0,
-        };
-        if let Err(cause) = tcp.set_zero_linger() {
+        if let Err(cause) = self.tcp().set_zero_linger() {
             tracing::debug!(error = %cause, "cannot reset a connection");
         }
     }

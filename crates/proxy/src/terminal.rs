@@ -12,6 +12,7 @@ use tollgate_llm::Api;
 #[derive(Debug)]
 pub(crate) struct Watch {
     marks: &'static Marks,
+    opening: Opening,
     seen: bool,
     failed: bool,
 }
@@ -51,6 +52,14 @@ needle!(COMPLETED, "\"response.completed\"");
 needle!(INCOMPLETE, "\"response.incomplete\"");
 needle!(FAILED, "\"response.failed\"");
 
+/// Of the needles above.
+const LONGEST_NEEDLE: usize = "\"response.incomplete\"".len();
+/// What is remembered of events.
+const LONGEST_OPENING: usize = 512;
+const SHORTEST_OPENING: usize = 2 * LONGEST_NEEDLE;
+/// How often a stream whose events differ has its opening learnt anew.
+const MOST_CHANGES: u8 = 8;
+
 static CHAT: Marks = Marks {
     whole: &[Mark::Field(&FINISH_REASON), Mark::Done],
     failed: &[Mark::Field(&ERROR)],
@@ -79,6 +88,7 @@ impl Watch {
         };
         Self {
             marks,
+            opening: Opening::default(),
             seen: marks.whole.is_empty(),
             failed: false,
         }
@@ -89,7 +99,8 @@ impl Watch {
         if self.seen {
             return;
         }
-        let is_there = |marks: &[Mark]| marks.iter().any(|mark| mark.is_in(events));
+        let known = self.opening.skip(events, self.marks);
+        let is_there = |marks: &[Mark]| marks.iter().any(|mark| mark.is_in(events, known));
         self.failed = is_there(self.marks.failed);
         self.seen = self.failed || is_there(self.marks.whole);
     }
@@ -105,15 +116,59 @@ impl Watch {
     }
 }
 
-impl Mark {
-    fn is_in(&self, events: &[u8]) -> bool {
-        match self {
-            Mark::Done => DONE.find_iter(events).any(|at| is_data_line(&events[..at])),
-            Mark::Word(word) => behind(word, events).any(|after| value_of(after).is_none()),
-            Mark::Field(name) => {
-                behind(name, events).any(|after| value_of(after).is_some_and(says_something))
-            }
+/// What a stream's events begin with, all alike; none of the needles is in it, so that it need not be looked through
+/// again.
+#[derive(Debug, Default)]
+struct Opening {
+    bytes: Vec<u8>,
+    /// How often it was forgotten.
+    changes: u8,
+}
+
+impl Opening {
+    /// Where in `events` a needle may begin.
+    fn skip(&mut self, events: &[u8], marks: &Marks) -> usize {
+        if self.bytes.is_empty() || !events.starts_with(&self.bytes) {
+            self.learn(events, marks);
         }
+        self.bytes.len().saturating_sub(LONGEST_NEEDLE - 1)
+    }
+
+    /// Keeps what this event has in common with those before it; begins anew when that has become too little.
+    fn learn(&mut self, events: &[u8], marks: &Marks) {
+        let pairs = self.bytes.iter().zip(events);
+        let common = pairs.take_while(|(known, new)| known == new).count();
+        self.bytes.truncate(common);
+        if common >= SHORTEST_OPENING {
+            return;
+        }
+        self.bytes.clear();
+        if self.changes < MOST_CHANGES {
+            self.changes += 1;
+            let opening = &events[..events.len().min(LONGEST_OPENING)];
+            let needles = marks.failed.iter().chain(marks.whole).map(Mark::needle);
+            let first = needles.filter_map(|needle| needle.find(opening)).min();
+            self.bytes
+                .extend_from_slice(&opening[..first.unwrap_or(opening.len())]);
+        }
+    }
+}
+
+impl Mark {
+    fn needle(&self) -> Needle {
+        match self {
+            Mark::Done => &DONE,
+            Mark::Word(needle) | Mark::Field(needle) => needle,
+        }
+    }
+
+    /// Whether it is in `events`, at `from` or behind it.
+    fn is_in(&self, events: &[u8], from: usize) -> bool {
+        places(self.needle(), events, from).any(|(at, end)| match self {
+            Mark::Done => is_data_line(&events[..at]),
+            Mark::Word(_) => value_of(&events[end..]).is_none(),
+            Mark::Field(_) => value_of(&events[end..]).is_some_and(says_something),
+        })
     }
 }
 
@@ -124,10 +179,13 @@ fn is_data_line(before: &[u8]) -> bool {
         .is_some_and(|line| matches!(line.last(), None | Some(b'\n' | b'\r')))
 }
 
-/// What follows each place where the needle is.
-fn behind(needle: Needle, events: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let places = needle.find_iter(events);
-    places.map(move |at| &events[at + needle.needle().len()..])
+/// Where the needle is, at `from` or behind it: its beginning and its end.
+fn places(needle: Needle, events: &[u8], mut from: usize) -> impl Iterator<Item = (usize, usize)> {
+    std::iter::from_fn(move || {
+        let at = from + needle.find(events.get(from..)?)?;
+        from = at + needle.needle().len();
+        Some((at, from))
+    })
 }
 
 /// The value behind a name; `None` when no colon follows, so that it was no name.
@@ -203,6 +261,55 @@ mod tests {
             &["data: {\"type\":\"response.incomplete\"}\n\n"]
         ));
         assert!(!failed(Api::Embeddings, &[error]));
+    }
+
+    #[test]
+    fn what_events_begin_with_hides_nothing() {
+        let same = "data: {\"id\":\"chatcmpl-0123456789\",\"model\":\"some-model-or-other\",\"choices\":[{\"delta\":{";
+        let events = [
+            "\"content\":\"a\"}}]}\n\n",
+            "\"content\":\"b\"},\"finish_reason\":null}]}\n\n",
+            "\"content\":\"error\"}}]}\n\n",
+        ];
+        let ends = [
+            "}}],\"error\":{}}\n\n",
+            "},\"finish_reason\":\"stop\"}]}\n\n",
+            "\"content\":\"b\"},\"finish_reason\":\"stop\"}]}\n\n",
+            "}}]}\n\ndata: [DONE]\n\n",
+        ];
+        for (cut, end) in (0..=same.len()).flat_map(|cut| ends.map(|end| (cut, end))) {
+            let mut watch = Watch::over(Some(Api::Chat));
+            for event in events {
+                watch.look(format!("{same}{event}").as_bytes());
+                assert!(!watch.seen(), "{event}");
+            }
+            let last = format!("{}{end}", &same[..cut]);
+            watch.look(last.as_bytes());
+            assert_eq!(watch.seen(), whole(Api::Chat, &last), "{last}");
+            assert!(watch.seen() || cut < same.len(), "{last}");
+        }
+    }
+
+    #[test]
+    fn a_needle_may_begin_in_what_events_begin_with() {
+        let same = "data: {\"id\":\"chatcmpl-0123456789\",\"model\":\"some-model-or-other\",\"finish_rea";
+        let mut watch = Watch::over(Some(Api::Chat));
+        watch.look(format!("{same}\":\"stop\"}}\n\n").as_bytes());
+        watch.look(format!("{same}l\":\"stop\"}}\n\n").as_bytes());
+        assert!(!watch.seen());
+        watch.look(format!("{same}son\":null}}\n\n").as_bytes());
+        assert!(!watch.seen());
+        watch.look(format!("{same}son\":\"stop\"}}\n\n").as_bytes());
+        assert!(watch.seen());
+    }
+
+    #[test]
+    fn no_needle_is_longer_than_the_longest() {
+        for marks in [&CHAT, &MESSAGES, &RESPONSES] {
+            for mark in marks.whole.iter().chain(marks.failed) {
+                assert!(mark.needle().needle().len() <= LONGEST_NEEDLE);
+            }
+        }
     }
 
     #[test]

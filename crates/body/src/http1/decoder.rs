@@ -13,6 +13,10 @@ use super::fields::may_trail;
 /// Payload of at least this many bytes leaves in the memory it was read into; a smaller one is copied, so that it does
 /// not keep a large buffer alive.
 const LARGE: usize = 4096;
+/// Most digits of the size of a chunk that may have come in one read.
+const PLAIN_DIGITS: usize = 6;
+/// Behind a size and behind the payload.
+const CHUNK_END: &[u8] = b"\r\n";
 /// Most bytes of chunk extensions in one body, and of its trailers.
 const MOST_ASIDE: usize = 16 * 1024;
 /// Most trailer fields.
@@ -138,6 +142,33 @@ impl Runs {
     }
 }
 
+/// Where the payload of the chunk that `rest` begins with lies, if all of it is here and nothing but its size is in
+/// front of it: as most are.
+fn plain_chunk(rest: &[u8]) -> Option<Range<usize>> {
+    let mut size = 0;
+    let mut digits = 0;
+    loop {
+        let digit = match *rest.get(digits)? {
+            b'\r' => break,
+            byte @ b'0'..=b'9' => byte - b'0',
+            byte @ b'a'..=b'f' => byte - b'a' + 10,
+            byte @ b'A'..=b'F' => byte - b'A' + 10,
+            _ => return None,
+        };
+        size = size * 16 + usize::from(digit);
+        digits += 1;
+        if digits > PLAIN_DIGITS {
+            return None;
+        }
+    }
+    let start = digits + CHUNK_END.len();
+    let end = start + size;
+    let is_whole = size > 0
+        && rest.get(digits..start) == Some(CHUNK_END)
+        && rest.get(end..end + CHUNK_END.len()) == Some(CHUNK_END);
+    is_whole.then_some(start..end)
+}
+
 impl Chunked {
     fn decode(&mut self, input: &mut BytesMut) -> Decoded {
         let mut decoded = Decoded::default();
@@ -153,6 +184,14 @@ impl Chunked {
                 if self.size == 0 {
                     self.state = State::DataReturn;
                 }
+                continue;
+            }
+            if self.state == State::SizeStart
+                && let Some(run) = plain_chunk(&input[at..])
+            {
+                let end = at + run.end;
+                runs.add(input, at + run.start..end);
+                at = end + CHUNK_END.len();
                 continue;
             }
             if self.state == State::End {

@@ -16,7 +16,7 @@ const LEAST: usize = 8 * 1024;
 
 thread_local! {
     /// Taken out while in use, so that nothing can come upon it half way.
-    static BUFFER: Cell<BytesMut> = Cell::default();
+    static BUFFER: Cell<Option<BytesMut>> = const { Cell::new(None) };
 }
 
 /// Reads once and shows what came; `None` at the end of the stream. `take` keeps what it needs: the rest is forgotten.
@@ -28,7 +28,7 @@ pub fn poll_read<S: AsyncRead + Unpin, T>(
     context: &mut Context<'_>,
     take: impl FnOnce(&mut BytesMut) -> T,
 ) -> Poll<io::Result<Option<T>>> {
-    let mut buffer = BUFFER.take();
+    let mut buffer = BUFFER.take().unwrap_or_default();
     // What an earlier reader left is nobody's business.
     buffer.clear();
     if buffer.capacity() < LEAST {
@@ -41,6 +41,6 @@ pub fn poll_read<S: AsyncRead + Unpin, T>(
         Poll::Ready(Err(cause)) => Poll::Ready(Err(cause)),
         Poll::Pending => Poll::Pending,
     };
-    BUFFER.set(buffer);
+    BUFFER.set(Some(buffer));
     Poll::Ready(ready!(taken))
 }

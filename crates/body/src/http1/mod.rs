@@ -17,4 +17,4 @@ pub use fields::{
     MOST_FIELDS, digits, has_option, header_map, may_trail, parse_failure, write_field, write_number,
 };
 pub use input::poll_read;
-pub use output::{Misfit, Outbound, Output};
+pub use output::{Misfit, Outbound, Output, room};

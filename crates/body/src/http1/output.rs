@@ -3,6 +3,7 @@
 //! Holds what its writer has not taken yet, never more than one frame beyond [`Output::has_room`]; who feeds it asks
 //! for room first, so that a slow reader holds the source back.
 
+use std::cell::Cell;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -19,8 +20,23 @@ const CHUNK_END: &[u8] = b"\r\n";
 const LAST_END: &[u8] = b"\r\n0\r\n\r\n";
 /// Frames that are ready together leave together up to this many bytes.
 const COALESCED: usize = 16 * 1024;
-/// Room for a head that is not kept once the head is out.
-const KEPT: usize = 256;
+/// Data up to this size is copied behind what waits: one piece is written for less than three.
+const COPIED: usize = 4 * 1024;
+/// Room for what most writes are.
+const USUAL: usize = 2 * 1024;
+/// Most room that is kept between writes.
+const KEPT: usize = 32 * 1024;
+
+thread_local! {
+    /// What the last writer no longer needs: a stream that waits holds no room.
+    static SPARE: Cell<Option<Vec<u8>>> = const { Cell::new(None) };
+}
+
+/// An empty vector with room for what most writes are.
+#[must_use]
+pub fn room() -> Vec<u8> {
+    SPARE.take().unwrap_or_else(|| Vec::with_capacity(USUAL))
+}
 
 /// How a body that is sent tells its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,11 +61,14 @@ pub enum Misfit {
 /// The line in front of a chunk.
 fn write_size(out: &mut Vec<u8>, size: usize) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let length = (usize::BITS - (size | 1).leading_zeros()).div_ceil(4);
-    for place in (0..length).rev() {
-        out.push(DIGITS[(size >> (place * 4)) & 15]);
+    let mut line = *b"0000000000000000\r\n";
+    let (mut rest, mut at) = (size, 16);
+    while rest > 0 && at > 0 {
+        at -= 1;
+        line[at] = DIGITS[rest & 15];
+        rest >>= 4;
     }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(&line[at..]);
 }
 
 /// What waits to be written.
@@ -67,13 +86,15 @@ impl Output {
     /// A head, and as much of the body as is at hand; `framing` is of what comes behind that.
     #[must_use]
     pub fn new(head: Vec<u8>, data: Bytes, framing: Outbound) -> Self {
-        Self {
+        let mut output = Self {
             before: head,
             written: 0,
-            data,
+            data: Bytes::new(),
             behind: b"",
             framing,
-        }
+        };
+        output.join(data, b"");
+        output
     }
 
     /// Whether everything is out.
@@ -101,7 +122,7 @@ impl Output {
             Outbound::UntilClose => self.join(data, b""),
             Outbound::Chunked if data.is_empty() => {}
             Outbound::Chunked => {
-                self.flatten();
+                self.make_room();
                 write_size(&mut self.before, data.len());
                 let behind = if is_last { LAST_END } else { CHUNK_END };
                 self.join(data, behind);
@@ -120,7 +141,7 @@ impl Output {
             Outbound::Length(0) | Outbound::UntilClose => Ok(()),
             Outbound::Length(_) => Err(Misfit::Shorter),
             Outbound::Chunked => {
-                self.flatten();
+                self.make_room();
                 self.before.extend_from_slice(b"0\r\n");
                 for (name, value) in trailers.into_iter().flatten() {
                     if may_trail(name) {
@@ -134,19 +155,27 @@ impl Output {
     }
 
     fn join(&mut self, data: Bytes, behind: &'static [u8]) {
-        if !self.data.is_empty() {
-            self.flatten();
+        self.make_room();
+        if data.len() <= COPIED {
+            self.before.extend_from_slice(&data);
+            self.before.extend_from_slice(behind);
+        } else {
+            self.data = data;
+            self.behind = behind;
         }
-        self.data = data;
-        self.behind = behind;
     }
 
     /// Makes one piece of what waits, so that something can follow.
-    fn flatten(&mut self) {
-        self.before.extend_from_slice(&self.data);
-        self.before.extend_from_slice(self.behind);
-        self.data = Bytes::new();
-        self.behind = b"";
+    fn make_room(&mut self) {
+        if self.before.capacity() == 0 {
+            self.before = room();
+        }
+        if !self.data.is_empty() || !self.behind.is_empty() {
+            self.before.extend_from_slice(&self.data);
+            self.before.extend_from_slice(self.behind);
+            self.data = Bytes::new();
+            self.behind = b"";
+        }
     }
 
     /// Writes once; ready with the number of bytes taken.
@@ -159,32 +188,42 @@ impl Output {
         context: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         let before = self.before.get(self.written..).unwrap_or_default();
+        if self.data.is_empty() && self.behind.is_empty() {
+            let taken = ready!(Pin::new(stream).poll_write(context, before))?;
+            return Poll::Ready(self.took(taken));
+        }
         let slices = [
             IoSlice::new(before),
             IoSlice::new(&self.data),
             IoSlice::new(self.behind),
         ];
         let taken = ready!(Pin::new(stream).poll_write_vectored(context, &slices))?;
+        Poll::Ready(self.took(taken))
+    }
+
+    /// So many bytes are out.
+    fn took(&mut self, taken: usize) -> io::Result<usize> {
         if taken == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            return Err(io::ErrorKind::WriteZero.into());
         }
-        let of_before = taken.min(before.len());
+        let of_before = taken.min(self.before.len() - self.written);
         self.written += of_before;
         let of_data = (taken - of_before).min(self.data.len());
         self.data.advance(of_data);
         let of_behind = taken - of_before - of_data;
         self.behind = self.behind.get(of_behind..).unwrap_or_default();
         self.forget();
-        Poll::Ready(Ok(taken))
+        Ok(taken)
     }
 
-    /// What a long answer has sent is not kept for it.
+    /// What has been sent is not kept.
     fn forget(&mut self) {
         if self.written >= self.before.len() {
             self.written = 0;
-            self.before.clear();
-            if self.before.capacity() > KEPT {
-                self.before = Vec::new();
+            let mut spare = std::mem::take(&mut self.before);
+            if (1..=KEPT).contains(&spare.capacity()) {
+                spare.clear();
+                SPARE.set(Some(spare));
             }
         }
         if self.data.is_empty() {

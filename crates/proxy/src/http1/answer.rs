@@ -14,14 +14,11 @@ use http_body::{Body as HttpBody, Frame};
 use hyper::ext::ReasonPhrase;
 use tollgate_base::Error;
 use tollgate_body::Source;
-use tollgate_body::http1::{Outbound, Output, digits, write_field, write_number};
+use tollgate_body::http1::{Outbound, Output, digits, room, write_field, write_number};
 
 use super::date;
 use super::wire::Wire;
 use crate::account::Delivery;
-
-/// Room for a head as most are.
-const USUAL_HEAD: usize = 512;
 
 /// How an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,7 +242,7 @@ fn write_head(
     length: Option<u64>,
     mut persistent: bool,
 ) -> (Vec<u8>, bool) {
-    let mut out = Vec::with_capacity(USUAL_HEAD);
+    let mut out = room();
     write_status(&mut out, head, version);
     let switches = head.status == StatusCode::SWITCHING_PROTOCOLS;
     let mut is_dated = false;

@@ -46,6 +46,8 @@ pub(super) struct Inbound {
     is_dry: bool,
     /// Counts requests: a reader that has outlived its own gets nothing of the next one's body.
     turn: u32,
+    /// Whom the socket wakes when something comes behind this request; told once, however often it is waited for.
+    sentry: Option<Waker>,
     /// Whoever waits for the body, and whoever waits for its end.
     reader: Option<Waker>,
     watcher: Option<Waker>,
@@ -93,6 +95,7 @@ impl Inbound {
             drains: 0,
             is_dry: false,
             turn: 0,
+            sentry: None,
             reader: None,
             watcher: None,
         }
@@ -148,6 +151,7 @@ impl Inbound {
         self.body = BodyState::Open;
         self.drains = MOST_DRAINS;
         self.turn = self.turn.wrapping_add(1);
+        self.sentry = None;
         self.note(&early, input);
         Arrived {
             head,
@@ -409,7 +413,17 @@ impl Wire {
         }
         let mut stream = self.stream.borrow_mut();
         if inbound.is_dry {
-            ready!(stream.poll_readable(context));
+            let is_told = inbound
+                .sentry
+                .as_ref()
+                .is_some_and(|known| known.will_wake(context.waker()));
+            if is_told && stream.is_still() {
+                return Poll::Pending;
+            }
+            if stream.poll_readable(context).is_pending() {
+                remember(&mut inbound.sentry, context);
+                return Poll::Pending;
+            }
         }
         let read = poll_read(&mut *stream, context, |input| inbound.keep(input));
         inbound.is_dry = read.is_pending();

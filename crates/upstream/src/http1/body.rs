@@ -127,7 +127,11 @@ impl HttpBody for Http1Body {
 impl Source for Http1Body {
     fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
         let is_taken = self.read.data.is_empty() && self.read.trailers.is_none();
-        is_taken && self.source.as_mut().is_some_and(|(connection, _)| connection.is_dry(context))
+        is_taken
+            && self
+                .source
+                .as_mut()
+                .is_some_and(|(connection, _)| connection.is_dry(context))
     }
 }
 

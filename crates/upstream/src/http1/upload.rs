@@ -11,13 +11,10 @@ use http::{HeaderMap, Method, Uri};
 use http_body::{Body as HttpBody, Frame};
 use tokio::io::AsyncWrite;
 use tollgate_body::Request;
-use tollgate_body::http1::{Misfit, Outbound, Output, write_field, write_number};
+use tollgate_body::http1::{Misfit, Outbound, Output, room, write_field, write_number};
 
 use crate::outgoing::Outgoing;
 use crate::stream::Stream;
-
-/// Room for a head as most are.
-const USUAL_HEAD: usize = 1000;
 
 /// A request's body.
 pub(crate) enum Source {
@@ -137,7 +134,7 @@ fn head(request: &Request, length: Option<u64>, is_chunked: bool) -> Vec<u8> {
     let method = request.method().as_str();
     let target = target(uri, request.method());
     let authority = uri.authority().map(|authority| authority.as_str());
-    let mut out = Vec::with_capacity(USUAL_HEAD);
+    let mut out = room();
     out.extend_from_slice(method.as_bytes());
     out.push(b' ');
     out.extend_from_slice(target.as_bytes());
