@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Number, Value};
 
-use crate::usual::{Usual, WRITTEN};
+use crate::usual::{Usual, WRITTEN, written_detail};
 
 /// Full name of the filter state.
 pub(crate) const FILTER_STATE: &str = "wasm.ai_log";
@@ -194,11 +194,8 @@ impl AiLog {
         self.usual.is_none() && self.others.is_empty()
     }
 
-    /// Appends the text of the filter state, in one go: a question and an answer may be long.
+    /// Appends the text of the filter state.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let usual = self.usual.iter().flat_map(|all| all.iter());
-        let lengths = usual.map(Field::usual_length);
-        out.reserve(lengths.sum::<usize>() + 2);
         out.push(b'{');
         let mut others = self.others.as_slice();
         let mut is_first = true;
@@ -235,16 +232,6 @@ impl AiLog {
 }
 
 impl Field {
-    /// About as many bytes as are needed to write it with its name.
-    fn usual_length(&self) -> usize {
-        match self {
-            Self::Absent => 0,
-            Self::Text(text) => text.len() * 9 / 8 + 40,
-            Self::Counts(counts) => (counts.len() + 1) * 40,
-            _ => 60,
-        }
-    }
-
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Absent | Self::Null => out.extend_from_slice(b"null"),
@@ -312,7 +299,13 @@ fn write_counts(counts: &[(Cow<'static, str>, i64)], out: &mut Vec<u8>) {
     out.push(b'{');
     let mut is_first = true;
     for (name, count) in counts {
-        key(&mut is_first, name, out);
+        match written_detail(name) {
+            Some(written) => {
+                let comma = usize::from(std::mem::take(&mut is_first));
+                out.extend_from_slice(written.as_bytes().get(comma..).unwrap_or_default());
+            }
+            None => key(&mut is_first, name, out),
+        }
         out.extend_from_slice(itoa::Buffer::new().format(*count).as_bytes());
     }
     out.push(b'}');
@@ -347,6 +340,8 @@ fn key(is_first: &mut bool, name: &str, out: &mut Vec<u8>) {
 
 /// A JSON string, escaped once more.
 fn string(text: &str, out: &mut Vec<u8>) {
+    // In one go: a question and an answer may be long.
+    out.reserve(text.len() + text.len() / 8 + 4);
     out.extend_from_slice(b"\\\"");
     let mut rest = text;
     loop {

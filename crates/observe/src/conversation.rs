@@ -4,6 +4,7 @@
 //! hashes only: one of all messages, and one of those before each answer in them. At settlement [`Conversations`]
 //! finds the request whose messages are the longest such beginning. Bounded, in memory, no text.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use http::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 use tollgate_base::clock;
 use tollgate_body::JsonDocument;
-use tollgate_body::path::{self, Member, PathValue, ValueKind};
+use tollgate_body::path::{self, Member, ValueKind};
 
 /// Requests that are remembered; the oldest are forgotten.
 const MOST: usize = 32_768;
@@ -84,11 +85,12 @@ impl Turn {
     }
 
     /// Notes the messages of a body, as the client sent it, and the session that it names where no header does. Says
-    /// how many of them are the user's; `None` for a body without, and for one that comes a second time.
-    pub fn body(&mut self, document: &JsonDocument) -> Option<usize> {
+    /// what they are; `None` for a body without, and for one that comes a second time.
+    pub fn body<'d>(&mut self, document: &'d JsonDocument) -> Option<Messages<'d>> {
         if self.whole.is_some() {
             return None;
         }
+        let outermost = Outermost::of(document);
         let text = |at: &str| {
             let value = document
                 .get(at)
@@ -96,77 +98,68 @@ impl Turn {
             Some(name(&value.text())).filter(|id| !id.is_empty())
         };
         if self.session.is_none() {
-            let may_name_one = document.contains("conversation") || document.contains("metadata");
             let named = || SESSION_MEMBERS.iter().find_map(|at| text(at));
             let hidden = || {
                 let id = text(USER_ID)?;
                 let (_, session) = id.rsplit_once(SESSION_IN_USER_ID)?;
                 (!session.is_empty()).then(|| session.into())
             };
+            let may_name_one = outermost.may_name_session;
             self.session = may_name_one.then(|| named().or_else(hidden)).flatten();
         }
-        if document.contains("previous_response_id") {
+        if outermost.has_previous {
             self.previous = text("previous_response_id");
         }
-        let lists = ["messages", "contents", "input"].iter();
-        let (at, messages) = lists.filter_map(|at| Some((*at, document.get(at)?))).next()?;
+        let (list, messages) = outermost.messages()?;
         let mut chain = SEED.build_hasher();
-        let mut users = 0;
-        // A text alone is one message of the user (Responses).
-        for (_, message) in messages.entries() {
-            let speaker = self.message(&mut chain, &message);
-            // Gemini's questions need no role.
-            let is_user = speaker == Speaker::User || (speaker == Speaker::Nobody && at == "contents");
-            users += usize::from(is_user);
-        }
+        let read = self.list(&mut chain, list, messages);
         self.whole = Some(chain.finish());
-        (messages.is_array() && at != "input").then_some(users)
+        Some(read)
     }
 
-    fn message(&mut self, chain: &mut impl Hasher, message: &PathValue<'_>) -> Speaker {
-        let (mut role, mut speaker) = (Role::Other, Speaker::Nobody);
-        let mut body: SmallVec<[(&str, Member<'_>); 4]> = SmallVec::new();
-        for (key, value) in said(message) {
-            match key {
-                "role" => {
-                    (role, speaker) = match value.value().text().as_ref() {
-                        // Anthropic's and OpenAI's, Gemini's.
-                        "assistant" | "model" => (Role::Answer, Speaker::Other),
-                        "system" | "developer" => (Role::System, Speaker::Other),
-                        "user" => (Role::Other, Speaker::User),
-                        _ => (Role::Other, Speaker::Other),
-                    }
-                }
-                "type" => {
-                    let kind = value.value();
-                    if matches!(&*kind.text(), "function_call" | "reasoning" | "custom_tool_call") {
-                        role = Role::Answer;
-                    }
-                }
-                "cache_control" => {}
-                _ => body.push((key, value)),
+    /// Messages in the one walk that passes over them.
+    fn list<'d>(&mut self, chain: &mut impl Hasher, list: List, messages: Member<'d>) -> Messages<'d> {
+        let mut read = Messages::default();
+        if let Some(mut elements) = messages.elements() {
+            read.users = (list != List::Input).then_some(0);
+            while let Some(element) = elements.next_element() {
+                let entered = elements.enter(element, Said::read);
+                let entered = entered.or_else(|| Some((Said::default(), elements.pass(element)?)));
+                let Some((said, whole)) = entered else { break };
+                read.count(list, &said);
+                self.message(chain, &said, whole);
             }
+        } else if let Some(members) = messages.members() {
+            for (_, member) in members {
+                self.message(chain, &Said::of(member), member);
+            }
+        } else {
+            // A text alone is one message of the user (Responses).
+            self.message(chain, &Said::default(), messages);
         }
+        read
+    }
+
+    fn message(&mut self, chain: &mut impl Hasher, said: &Said<'_>, whole: Member<'_>) {
         // What stands in front changes from turn to turn with some clients (a date, a list of files).
-        if role == Role::System {
-            return speaker;
+        if said.role == Role::System {
+            return;
         }
-        if role == Role::Answer {
-            self.answer(chain.finish(), message, &body);
+        if said.role == Role::Answer {
+            self.answer(chain.finish(), whole, &said.body);
         }
-        role.hash(chain);
-        if message.kind() != ValueKind::Json {
-            message.raw().as_bytes().hash(chain);
+        said.role.hash(chain);
+        if whole.kind() != ValueKind::Json {
+            whole.raw().hash(chain);
         }
-        for (key, value) in &body {
+        for (key, value) in &said.body {
             key.hash(chain);
             content(chain, *value);
         }
-        speaker
     }
 
     /// An answer in the history: what is before it was a request, what it called was run for this one.
-    fn answer(&mut self, before: u64, message: &PathValue<'_>, body: &[(&str, Member<'_>)]) {
+    fn answer(&mut self, before: u64, message: Member<'_>, body: &[(&str, Member<'_>)]) {
         if self.beginnings.back() != Some(&before) {
             if self.beginnings.len() == MOST_BEGINNINGS {
                 self.beginnings.pop_front();
@@ -218,13 +211,138 @@ enum Role {
     Other,
 }
 
+/// The path to what [`Messages::last`] is.
+pub const LAST_CONTENT: &str = "messages.@reverse.0.content";
+
+/// What messages are besides their hash.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Messages<'d> {
+    /// How many of them are the user's, where that can be told.
+    pub users: Option<usize>,
+    /// `content` of the last one in `messages`; `None`: it has none, or they are none.
+    pub last: Option<Member<'d>>,
+}
+
+/// Where messages stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum List {
+    /// `messages`
+    Messages,
+    /// `contents`, of Gemini.
+    Contents,
+    /// `input`, of OpenAI's Responses.
+    Input,
+}
+
+/// What a body says outermost, found in one walk. Of a key that stands twice the last counts.
+#[derive(Default)]
+struct Outermost<'d> {
+    may_name_session: bool,
+    has_previous: bool,
+    messages: Option<Member<'d>>,
+    contents: Option<Member<'d>>,
+    input: Option<Member<'d>>,
+}
+
+impl<'d> Outermost<'d> {
+    fn of(document: &'d JsonDocument) -> Self {
+        let mut found = Self::default();
+        for (key, value) in document.members() {
+            match &*key {
+                b"conversation" | b"metadata" => found.may_name_session = true,
+                b"previous_response_id" => found.has_previous = true,
+                b"messages" => found.messages = Some(value),
+                b"contents" => found.contents = Some(value),
+                b"input" => found.input = Some(value),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    fn messages(&self) -> Option<(List, Member<'d>)> {
+        let messages = self.messages.map(|list| (List::Messages, list));
+        messages
+            .or(self.contents.map(|list| (List::Contents, list)))
+            .or(self.input.map(|list| (List::Input, list)))
+    }
+}
+
+impl<'d> Messages<'d> {
+    fn count(&mut self, list: List, said: &Said<'d>) {
+        // Gemini's questions need no role.
+        let is_user =
+            said.speaker == Speaker::User || (said.speaker == Speaker::Nobody && list == List::Contents);
+        if let Some(users) = &mut self.users {
+            *users += usize::from(is_user);
+        }
+        self.last = said.content.filter(|_| list == List::Messages);
+    }
+}
+
 /// The members of a message that say something.
-fn said<'v>(message: &'v PathValue<'_>) -> impl Iterator<Item = (&'static str, Member<'v>)> {
-    let object = match message.is_object() {
-        true => message.raw(),
-        false => "",
-    };
-    path::members(object.as_bytes()).filter_map(|(key, value)| Some((known_member(&key)?, value)))
+struct Said<'d> {
+    role: Role,
+    speaker: Speaker,
+    /// The first `content`.
+    content: Option<Member<'d>>,
+    body: SmallVec<[(&'static str, Member<'d>); 4]>,
+}
+
+impl Default for Said<'_> {
+    fn default() -> Self {
+        Self {
+            role: Role::Other,
+            speaker: Speaker::Nobody,
+            content: None,
+            body: SmallVec::new(),
+        }
+    }
+}
+
+impl<'d> Said<'d> {
+    fn of(message: Member<'d>) -> Self {
+        message.members().map_or_else(Self::default, |mut all| Self::read(&mut all))
+    }
+
+    fn read(members: &mut path::Members<'d>) -> Self {
+        let mut said = Self::default();
+        for (key, value) in members {
+            let Some(key) = known_member(&key) else { continue };
+            match key {
+                "role" => {
+                    (said.role, said.speaker) = match &*word(value) {
+                        // Anthropic's and OpenAI's, Gemini's.
+                        b"assistant" | b"model" => (Role::Answer, Speaker::Other),
+                        b"system" | b"developer" => (Role::System, Speaker::Other),
+                        b"user" => (Role::Other, Speaker::User),
+                        _ => (Role::Other, Speaker::Other),
+                    }
+                }
+                "type" => {
+                    if matches!(&*word(value), b"function_call" | b"reasoning" | b"custom_tool_call") {
+                        said.role = Role::Answer;
+                    }
+                }
+                "cache_control" => {}
+                _ => {
+                    if key == "content" {
+                        said.content.get_or_insert(value);
+                    }
+                    said.body.push((key, value));
+                }
+            }
+        }
+        said
+    }
+}
+
+/// A member's text.
+fn word(member: Member<'_>) -> Cow<'_, [u8]> {
+    match member.plain() {
+        Some(text) => Cow::Borrowed(text),
+        None => Cow::Owned(member.value().text().into_owned().into_bytes()),
+    }
 }
 
 fn known_member(name: &[u8]) -> Option<&'static str> {
@@ -417,6 +535,7 @@ pub fn made(id: &str) -> Option<i64> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tollgate_body::path::PathValue;
 
     use super::*;
 
@@ -445,8 +564,33 @@ mod tests {
         ] {
             let document = JsonDocument::parse(Bytes::from(body)).unwrap();
             let mut turn = Turn::default();
-            assert_eq!(turn.body(&document), users, "{body}");
-            assert_eq!(turn.body(&document), None, "once more: {body}");
+            let read = turn.body(&document);
+            assert_eq!(read.and_then(|messages| messages.users), users, "{body}");
+            let is_noted = read.is_some();
+            assert_eq!(is_noted, !body.contains("prompt"), "{body}");
+            let again = turn.body(&document);
+            assert!(again.is_none(), "once more: {body}");
+        }
+    }
+
+    #[test]
+    fn the_last_content_is_what_the_path_leads_to() {
+        for (body, last) in [
+            (r#"{"messages":[{"content":"a"},{"role":"user","content":"b","content":"c"}]}"#, Some(r#""b""#)),
+            (r#"{"messages":[{"content":"a"}],"messages":[{"content":[1]}]}"#, Some("[1]")),
+            (r#"{"messages":[{"content":"a"},{"role":"user"}]}"#, None),
+            (r#"{"messages":[{"content":"a"},"b"]}"#, None),
+            (r#"{"messages":[]}"#, None),
+            (r#"{"messages":{"a":{"content":"b"}}}"#, None),
+            (r#"{"input":[{"content":"a"}]}"#, None),
+        ] {
+            let document = JsonDocument::parse(Bytes::from(body)).unwrap();
+            let read = Turn::default().body(&document).unwrap();
+            let value = read.last.map(Member::value);
+            assert_eq!(value.as_ref().map(PathValue::raw), last, "{body}");
+            if let Some(found) = value {
+                assert_eq!(document.get(LAST_CONTENT), Some(found), "{body}");
+            }
         }
     }
 

@@ -36,6 +36,28 @@ usual! {
     UsageSource "usage_source"
 }
 
+macro_rules! details {
+    ($($name:literal)*) => {
+        /// A count among the details of usage, as it is written behind another, if nearly every answer has it.
+        pub(crate) fn written_detail(name: &str) -> Option<&'static str> {
+            Some(match name {
+                $($name => concat!(",\\\"", $name, "\\\":"),)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+details! {
+    "cached_tokens"
+    "audio_tokens"
+    "text_tokens"
+    "image_tokens"
+    "reasoning_tokens"
+    "accepted_prediction_tokens"
+    "rejected_prediction_tokens"
+}
+
 impl Usual {
     /// The one of this name.
     #[must_use]

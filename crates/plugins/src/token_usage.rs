@@ -125,11 +125,11 @@ pub(crate) struct Reading {
 impl Reading {
     /// Takes in the usage that `text`, a whole answer or an event's data, reports. False when it reports none.
     pub(crate) fn update(&mut self, text: &[u8]) -> bool {
-        may_tell(text) && self.read(&Outline::of(text))
+        may_tell(text) && self.read(&mut Outline::of(text))
     }
 
-    /// The same, of a text whose outline is there.
-    pub(crate) fn read(&mut self, outline: &Outline<'_>) -> bool {
+    /// The same, of a text whose outline is there; it is read once.
+    pub(crate) fn read(&mut self, outline: &mut Outline<'_>) -> bool {
         let Some(found) = Places::find(outline) else {
             return false;
         };
@@ -242,6 +242,10 @@ enum Outer {
 }
 
 impl Outer {
+    const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+
     fn of(key: &[u8]) -> Option<Self> {
         Some(match key {
             b"id" => Self::Id,
@@ -264,6 +268,8 @@ pub(crate) struct Outline<'t> {
     /// Which of them are there, a bit each: most are asked for and are not.
     there: u32,
     found: Vec<(Outer, Member<'t>)>,
+    /// The first `usage`, read on the way.
+    usage: Members<'t>,
 }
 
 impl<'t> Outline<'t> {
@@ -271,17 +277,34 @@ impl<'t> Outline<'t> {
         let mut outline = Self {
             there: 0,
             found: Vec::with_capacity(6),
+            usage: Members::default(),
         };
-        let known = path::members(text).filter_map(|(key, value)| Some((Outer::of(&key)?, value)));
-        for (name, value) in known.take(MEMBER_LIMIT) {
-            outline.there |= 1 << name as u32;
-            outline.found.push((name, value));
+        let mut members = path::members(text);
+        while let Some((key, value)) = members.next_key()
+            && outline.found.len() < MEMBER_LIMIT
+        {
+            let name = Outer::of(&key);
+            if name == Some(Outer::Usage) && outline.there & Outer::Usage.bit() == 0 {
+                outline.there |= Outer::Usage.bit();
+                outline.usage = members.enter(value, Members::read).unwrap_or_default();
+                continue;
+            }
+            let Some(value) = members.pass(value) else { break };
+            if let Some(name) = name {
+                outline.there |= name.bit();
+                outline.found.push((name, value));
+            }
         }
         outline
     }
 
+    /// `choices`, as it is written.
+    pub(crate) fn choices(&self) -> Option<&'t [u8]> {
+        self.first(Outer::Choices).map(Member::raw)
+    }
+
     fn all(&self, name: Outer) -> impl Iterator<Item = Member<'t>> {
-        let looked_through: &[_] = match self.there & (1 << name as u32) {
+        let looked_through: &[_] = match self.there & name.bit() {
             0 => &[],
             _ => self.found.as_slice(),
         };
@@ -387,9 +410,12 @@ const MEMBER_LIMIT: usize = 256;
 
 impl<'t> Members<'t> {
     fn of(value: Member<'t>) -> Self {
-        let Some(all) = value.members() else {
-            return Self::default();
-        };
+        value
+            .members()
+            .map_or_else(Self::default, |mut all| Self::read(&mut all))
+    }
+
+    fn read(all: &mut path::Members<'t>) -> Self {
         let mut members = Self {
             is_there: true,
             there: 0,
@@ -405,10 +431,16 @@ impl<'t> Members<'t> {
     }
 
     fn below(outer: Member<'t>) -> Self {
-        let usage = outer
-            .members()
-            .and_then(|mut all| all.find(|(key, _)| **key == *b"usage"));
-        usage.map(|(_, usage)| Self::of(usage)).unwrap_or_default()
+        let Some(mut all) = outer.members() else {
+            return Self::default();
+        };
+        while let Some((key, value)) = all.next_key() {
+            if *key == *b"usage" {
+                return all.enter(value, Self::read).unwrap_or_default();
+            }
+            all.pass(value);
+        }
+        Self::default()
     }
 
     /// Of a name that is there twice the first counts.
@@ -439,11 +471,12 @@ struct Places<'t> {
 }
 
 impl<'t> Places<'t> {
-    fn find(outline: &Outline<'t>) -> Option<Self> {
+    fn find(outline: &mut Outline<'t>) -> Option<Self> {
+        let top = std::mem::take(&mut outline.usage);
         let of =
             |name, read: fn(Member<'t>) -> Members<'t>| outline.first(name).map(read).unwrap_or_default();
         let mut found = Self {
-            top: of(Outer::Usage, Members::of),
+            top,
             response: of(Outer::Response, Members::below),
             gemini: of(Outer::UsageMetadata, Members::of),
             message: of(Outer::Message, Members::below),

@@ -13,7 +13,7 @@ use super::scan::{self, Kind, Limits};
 use super::string::unescape;
 use super::text::{Text, quoted};
 use super::{JsonError, PathError, setter};
-use crate::path::{self, Path, PathValue};
+use crate::path::{self, Member, Path, PathValue};
 
 /// A JSON text, its edits and its tree. At least one of text and tree is there; when both are, they say the same.
 #[derive(Debug)]
@@ -65,6 +65,11 @@ impl JsonDocument {
     /// The keys of the object in order, escapes read; a key that stands twice comes twice.
     pub fn keys(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.text().keys().map(unescape)
+    }
+
+    /// All members in order, keys without their escapes; a key that stands twice comes twice, and counts as its last.
+    pub fn members(&self) -> impl Iterator<Item = (Cow<'_, [u8]>, Member<'_>)> {
+        self.text().members().map(|(key, value)| (key, Member::of(value)))
     }
 
     /// A member's value as it is written. Of members with the same key the last counts.

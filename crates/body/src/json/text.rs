@@ -6,6 +6,7 @@
 //! A key that stands twice counts as its last, which is what nearly every reader of JSON takes; changing it leaves
 //! one of it, so that a gateway and an upstream can never see two.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
@@ -91,6 +92,20 @@ impl Text {
         present.filter(|_| self.kind == Kind::Object).map(|member| {
             let written = self.key_of(member);
             as_str(&written[1..written.len() - 1])
+        })
+    }
+
+    /// Members that are there: each key without its escapes, and its value as written now.
+    pub(super) fn members(&self) -> impl Iterator<Item = (Cow<'_, [u8]>, &[u8])> {
+        let present = self.members.iter().filter(|member| member.is_present());
+        present.filter(|_| self.kind == Kind::Object).map(|member| {
+            let written = self.key_of(member);
+            let inner = &written[1..written.len() - 1];
+            let key = match member.span.is_escaped {
+                false => Cow::Borrowed(inner),
+                true => Cow::Owned(unescape(as_str(inner)).into_owned().into_bytes()),
+            };
+            (key, self.value_of(member))
         })
     }
 

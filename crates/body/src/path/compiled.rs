@@ -35,13 +35,33 @@ enum Element {
 
 /// Where a walk came to.
 enum Way {
-    Found(Begin, usize),
+    Found(Found),
     /// It leads nowhere so far; what follows begins here.
     Behind(usize),
     /// It leads nowhere, whatever follows.
     Nowhere,
     /// The value in front of `@reverse` is no array: only the language itself knows what comes out.
     Unclear,
+}
+
+/// Where a value lies.
+struct Found {
+    begin: Begin,
+    end: usize,
+    /// It is a string without escapes.
+    is_plain: bool,
+}
+
+impl Found {
+    fn in_bytes(self, text: &[u8]) -> Option<PathValue<'_>> {
+        let raw = text.get(self.begin.at..self.end)?;
+        Some(PathValue::slice(self.begin.kind, raw).known(self.is_plain))
+    }
+
+    fn in_text(self, text: &str) -> Option<PathValue<'_>> {
+        let raw = text.get(self.begin.at..self.end)?;
+        Some(PathValue::new(self.begin.kind, raw.into()).known(self.is_plain))
+    }
 }
 
 impl Path {
@@ -74,7 +94,7 @@ impl Path {
             .as_deref()
             .map_or(Way::Unclear, |steps| start(json, steps));
         match way {
-            Way::Found(begin, end) => Some(PathValue::slice(begin.kind, json.get(begin.at..end)?)),
+            Way::Found(found) => found.in_bytes(json),
             Way::Behind(_) | Way::Nowhere => None,
             Way::Unclear => walk::find(json, &self.written, 0).value,
         }
@@ -88,9 +108,25 @@ impl Path {
             .as_deref()
             .map_or(Way::Unclear, |steps| start(json.as_bytes(), steps));
         match way {
-            Way::Found(begin, end) => Some(PathValue::new(begin.kind, json.get(begin.at..end)?.into())),
+            Way::Found(found) => found.in_text(json),
             Way::Behind(_) | Way::Nowhere => None,
             Way::Unclear => walk::find(json.as_bytes(), &self.written, 0).value,
+        }
+    }
+
+    /// The same, where an object of the text has been looked through already: `value` is what `key` first stands for in
+    /// it. `None`: the text itself must be asked.
+    #[must_use]
+    pub fn get_in_member<'json>(&self, key: &str, value: &'json [u8]) -> Option<PathValue<'json>> {
+        let (first, rest) = self.steps.as_deref()?.split_first()?;
+        if first.key.as_deref() != Some(key) || !matches!(value.first(), Some(b'{' | b'[')) {
+            return None;
+        }
+        match start(value, rest) {
+            // What reaches the member's end is not closed: the text may go on.
+            Way::Found(found) if found.end < value.len() => found.in_bytes(value),
+            // A later twin of the key may lead somewhere.
+            _ => None,
         }
     }
 
@@ -115,9 +151,7 @@ impl Path {
             return None;
         }
         match start(value.as_bytes(), rest) {
-            Way::Found(begin, end) => {
-                Some(Some(PathValue::new(begin.kind, value.get(begin.at..end)?.into())))
-            }
+            Way::Found(found) => Some(found.in_text(value)),
             Way::Behind(_) | Way::Nowhere => Some(None),
             Way::Unclear => None,
         }
@@ -243,7 +277,10 @@ fn array(text: &[u8], from: usize, step: &Step, rest: &[Step]) -> Way {
 fn member(text: &[u8], begin: Begin, is_meant: bool, rest: &[Step]) -> Way {
     match (is_meant, rest.split_first()) {
         (true, Some((next, rest))) => inner(text, begin, next, rest),
-        (true, None) => lex::value_end(text, begin).map_or(Way::Nowhere, |end| Way::Found(begin, end)),
+        (true, None) => match lex::value_end_and_plain(text, begin) {
+            Some((end, is_plain)) => Way::Found(Found { begin, end, is_plain }),
+            None => Way::Nowhere,
+        },
         (false, _) => lex::value_end(text, begin).map_or(Way::Nowhere, Way::Behind),
     }
 }
@@ -365,6 +402,25 @@ mod tests {
             assert_same(text.as_bytes(), path);
         }
         assert_same(b"{\"a\":\"\xff\"}", "a");
+    }
+
+    #[test]
+    fn what_lies_in_a_member_that_is_known_is_found_in_there() {
+        let value = br#"[{"message":{"content":"x"}},{"message":1}]"#;
+        let path = Path::new("choices.0.message.content");
+        let found = path.get_in_member("choices", value).unwrap();
+        assert_eq!((found.raw(), &*found.text()), ("\"x\"", "x"));
+        for (path, value) in [
+            ("choices.1.message.content", &value[..]),
+            ("choices.0.x", value),
+            ("choices", value),
+            ("other.0.message.content", value),
+            ("choices.#", value),
+            ("choices.0.message", br#"[{"message":{"a":1"#),
+            ("choices.a", br#""{"a":1}""#),
+        ] {
+            assert_eq!(Path::new(path).get_in_member("choices", value), None, "{path}");
+        }
     }
 
     proptest! {

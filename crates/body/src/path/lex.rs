@@ -43,6 +43,18 @@ pub(super) fn value_end(text: &[u8], begin: Begin) -> Option<usize> {
     }
 }
 
+/// The same, and whether it is a string without escapes.
+#[inline]
+pub(super) fn value_end_and_plain(text: &[u8], begin: Begin) -> Option<(usize, bool)> {
+    match begin.kind {
+        ValueKind::String => {
+            let (end, is_escaped) = key_end(text, begin.at + 1)?;
+            Some((end, !is_escaped))
+        }
+        _ => Some((value_end(text, begin)?, false)),
+    }
+}
+
 /// The position behind the quote that ends a string whose text begins at `from`.
 #[inline]
 pub(super) fn string_end(text: &[u8], from: usize) -> Option<usize> {

@@ -26,7 +26,7 @@ mod value;
 mod walk;
 
 pub use compiled::Path;
-pub use members::{Member, Members, members};
+pub use members::{Ahead, Elements, Member, Members, members};
 pub use set::{remove, set_raw, set_str};
 pub use value::{Entries, PathValue, ValueKind};
 

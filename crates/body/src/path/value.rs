@@ -24,15 +24,33 @@ pub enum ValueKind {
 }
 
 /// A value as it is written; borrowed from the text unless a modifier or a query made it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct PathValue<'a> {
     raw: Cow<'a, str>,
     kind: ValueKind,
+    /// It is known for a string that has both its quotes and no escapes.
+    is_plain: bool,
+}
+
+/// Two values are the same if they are written alike, whatever is known of them.
+impl PartialEq for PathValue<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.raw) == (other.kind, &other.raw)
+    }
 }
 
 impl<'a> PathValue<'a> {
     pub(super) fn new(kind: ValueKind, raw: Cow<'a, str>) -> Self {
-        Self { raw, kind }
+        Self {
+            raw,
+            kind,
+            is_plain: false,
+        }
+    }
+
+    /// The same; `is_plain` says that it is a string with both its quotes and without escapes.
+    pub(super) fn known(self, is_plain: bool) -> Self {
+        Self { is_plain, ..self }
     }
 
     pub(super) fn slice(kind: ValueKind, raw: &'a [u8]) -> Self {
@@ -100,6 +118,7 @@ impl<'a> PathValue<'a> {
             ValueKind::Null => Cow::Borrowed(""),
             ValueKind::False => Cow::Borrowed("false"),
             ValueKind::True => Cow::Borrowed("true"),
+            ValueKind::String if self.is_plain => Cow::Borrowed(&self.raw[1..self.raw.len() - 1]),
             ValueKind::String => escape::content(&self.raw),
             ValueKind::Json => Cow::Borrowed(&self.raw),
             ValueKind::Number => {

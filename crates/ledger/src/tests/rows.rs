@@ -87,6 +87,27 @@ fn rows_of_every_sort_come_back_as_they_went_in() {
 }
 
 #[test]
+fn numbers_go_on_whatever_is_left_in_the_table() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = store::Store::open(directory.path()).unwrap();
+    let count = |store: &store::Store, first: i64, last: i64| {
+        let sql = format!("SELECT count(*) FROM entries WHERE id BETWEEN {first} AND {last}");
+        rows(store, &sql)
+    };
+    let many: Vec<_> = (1..=50).map(entry).collect();
+    store.add(&many).unwrap();
+    store.connection.execute("DELETE FROM entries", ()).unwrap();
+    store.add(&many).unwrap();
+    assert_eq!(count(&store, 51, 100), 50);
+    store
+        .connection
+        .execute("DELETE FROM entries WHERE id > 60", ())
+        .unwrap();
+    store.add(&many).unwrap();
+    assert_eq!((count(&store, 101, 150), count(&store, 51, 100)), (50, 10));
+}
+
+#[test]
 fn times_find_rows_that_came_late() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();

@@ -66,15 +66,33 @@ fn escape(raw: &[u8], out: &mut Vec<u8>, quotes: bool) {
 
 /// Whether there is nothing but ASCII in it, and nothing special.
 fn is_plain(raw: &[u8]) -> bool {
-    const SHORT: usize = 32;
-    if raw.len() < SHORT {
-        return !raw
-            .iter()
-            .fold(false, |any, byte| any | SPECIAL[usize::from(*byte)]);
+    const LONG: usize = 64;
+    if raw.len() >= LONG {
+        // A loop over all bytes compiles to vector instructions, one that stops at the first does not.
+        let special = |byte: u8| u8::from(may_be_special(byte) | !byte.is_ascii());
+        return raw.iter().fold(0, |any, byte| any | special(*byte)) == 0;
     }
-    // A loop over all bytes compiles to vector instructions, one that stops at the first does not.
-    let special = |byte: u8| u8::from(may_be_special(byte) | !byte.is_ascii());
-    raw.iter().fold(0, |any, byte| any | special(*byte)) == 0
+    let (words, rest) = raw.as_chunks::<8>();
+    let any = words.iter().fold(0, |any, word| any | marks(u64::from_le_bytes(*word)));
+    let any = match raw.last_chunk::<8>() {
+        // Some bytes are looked at twice.
+        Some(last) if !rest.is_empty() => any | marks(u64::from_le_bytes(*last)),
+        _ => any,
+    };
+    let is_special = |byte: &u8| SPECIAL[usize::from(*byte)];
+    any == 0 && (!words.is_empty() || !rest.iter().any(is_special))
+}
+
+/// Not 0 if one of eight bytes is what [`SPECIAL`] marks.
+#[inline]
+fn marks(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let controls = word.wrapping_sub(ONES * 0x20);
+    let delete = word.wrapping_add(ONES);
+    let quotes = zeros(word ^ (ONES * u64::from(b'"'))) | zeros(word ^ (ONES * u64::from(b'\\')));
+    (word | controls | delete | quotes) & HIGH
 }
 
 fn escape_text(text: &str, out: &mut Vec<u8>, quotes: bool) {
@@ -225,6 +243,21 @@ mod tests {
             "\\\\\"",
         ] {
             assert!(!is_json_inside(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_special_byte_is_seen_wherever_it_is() {
+        for length in 0..80 {
+            let mut raw = vec![b'a'; length];
+            assert!(is_plain(&raw), "{length}");
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    raw[place] = byte;
+                    assert_eq!(is_plain(&raw), !SPECIAL[usize::from(byte)], "{byte} at {place}");
+                }
+                raw[place] = b'a';
+            }
         }
     }
 

@@ -7,6 +7,7 @@ use http::HeaderMap;
 use serde_json::{Number, Value};
 use tollgate_body::path::{Path, PathValue, ValueKind};
 use tollgate_observe::access_log::escaped;
+use tollgate_observe::conversation::LAST_CONTENT;
 use tollgate_observe::{AttributeName, Record};
 
 use super::text::shortened;
@@ -90,7 +91,7 @@ impl BuiltIn {
     /// Paths in a request body or a whole answer, the first that gives something.
     fn body_paths(self) -> &'static [&'static str] {
         match self {
-            Self::Question => &["messages.@reverse.0.content"],
+            Self::Question => &[LAST_CONTENT],
             Self::System => &["system"],
             Self::Answer => &["choices.0.message.content", "content.0.text"],
             Self::Reasoning => &["choices.0.message.reasoning_content"],

@@ -149,7 +149,7 @@ impl Observer for Passing {
 impl Answer {
     /// The answer is over: reads a plain one, and records what was to be taken from it.
     fn finish(&mut self, config: &Config, record: &Record) {
-        let text = self.watch.finish(record);
+        let told = self.watch.finish(record);
         if !self.wanted {
             return;
         }
@@ -167,7 +167,7 @@ impl Answer {
         for attribute in config.attributes_of(ValueSource::ResponseBody) {
             let value = self
                 .detail(attribute.built_in)
-                .unwrap_or_else(|| body_value(attribute, |at| at.get(&text)));
+                .unwrap_or_else(|| body_value(attribute, |at| told.find(at)));
             attribute.put(record, value, config.value_limit);
         }
     }

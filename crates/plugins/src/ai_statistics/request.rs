@@ -11,7 +11,7 @@ use tollgate_base::Error;
 use tollgate_base::headers::X_MSE_CONSUMER;
 use tollgate_body::path::{Path, PathValue};
 use tollgate_body::{JsonBodyError, Request};
-use tollgate_observe::conversation::SESSION_HEADERS;
+use tollgate_observe::conversation::{LAST_CONTENT, SESSION_HEADERS};
 use tollgate_observe::{Record, Usual};
 use tollgate_plugin::Exchange;
 
@@ -101,9 +101,14 @@ pub(super) async fn body(
     let Some(document) = request.body().as_json() else {
         return Ok(Asked::default());
     };
-    let users = exchange.record.turn.borrow_mut().body(document);
+    let messages = exchange.record.turn.borrow_mut().body(document).unwrap_or_default();
     let path = request.uri().path();
-    note(config, &exchange.record, path, users, |at| document.find(at));
+    // Most ask for the last question, which has just been come by.
+    let find = |at: &Path| match messages.last {
+        Some(last) if at.as_str() == LAST_CONTENT => Some(last.value()),
+        _ => document.find(at),
+    };
+    note(config, &exchange.record, path, messages.users, find);
     Ok(Asked::Unread {
         body: document.to_bytes(),
         countable: answer_watch::is_countable(&exchange.record),

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tollgate_base::clock;
+use tollgate_body::path::{Path, PathValue};
 use tollgate_body::{Body, Request, Response, SseDecoder};
 use tollgate_llm::Api;
 use tollgate_observe::Record;
@@ -66,6 +67,22 @@ pub(crate) struct Watch {
     whole: Whole,
     template: Template,
     events: u32,
+}
+
+/// What an answer that is no stream says.
+pub(crate) struct Told {
+    text: Bytes,
+    /// Where the first `choices` of its outermost object stands: nearly everything that is asked for is in there.
+    choices: Option<Range<usize>>,
+}
+
+impl Told {
+    /// What a path leads to.
+    pub(crate) fn find(&self, path: &Path) -> Option<PathValue<'_>> {
+        let choices = self.choices.clone().and_then(|place| self.text.get(place));
+        let found = choices.and_then(|choices| path.get_in_member("choices", choices));
+        found.or_else(|| path.get(&self.text))
+    }
 }
 
 /// How an event is to be read.
@@ -139,7 +156,7 @@ impl Watch {
         if !may_tell && !(may_be_named && (wants_id || wants_model)) {
             return true;
         }
-        let outline = Outline::of(data);
+        let mut outline = Outline::of(data);
         if may_be_named && wants_id {
             self.chat_id = outline.id().map(bounded);
         }
@@ -147,7 +164,7 @@ impl Watch {
             usage.model = model(&outline);
             self.unless_countable(record, usage.model.as_deref());
         }
-        if !may_tell || !self.reading.read(&outline) {
+        if !may_tell || !self.reading.read(&mut outline) {
             return true;
         }
         if self.is_good && is_current && self.reading.tokens.total > 0 {
@@ -165,12 +182,13 @@ impl Watch {
     }
 
     /// The answer is over: what it tells as a whole is noted; returns the text of one that is no stream.
-    pub(crate) fn finish(&mut self, record: &Record) -> Bytes {
+    pub(crate) fn finish(&mut self, record: &Record) -> Told {
         let text = match self.streamed {
             true => Bytes::new(),
             false => self.whole.text(),
         };
-        let outline = Outline::of(&text);
+        let mut outline = Outline::of(&text);
+        let choices = outline.choices().map(|choices| place_in(&text, choices));
         if !self.streamed {
             self.chat_id = outline.id().map(bounded);
         }
@@ -179,22 +197,20 @@ impl Watch {
             usage.answer_id = self.chat_id.as_deref().map(Into::into);
         }
         if self.streamed || !self.is_good || !self.is_current(&usage) {
-            drop(outline);
-            return text;
+            return Told { text, choices };
         }
         usage.model = model(&outline);
         let found = match self.whole.usage_at_end() {
             Some(end) => self.reading.update(&end),
-            None => self.reading.read(&outline),
+            None => self.reading.read(&mut outline),
         };
-        drop(outline);
         if found && self.reading.tokens.total > 0 {
             // One message has no opening event: what it says is the last word.
             usage.report(self.reading.tokens, false);
         } else {
             self.said = Prose::of_json(&text, is_countable(record));
         }
-        text
+        Told { text, choices }
     }
 
     /// Nothing is kept to be counted for a model that nobody can count for.
@@ -321,8 +337,14 @@ pub(crate) fn content_type(headers: &HeaderMap) -> &str {
 
 /// A string's inside with the quotes around it.
 fn with_quotes<'d>(data: &'d [u8], inside: &[u8]) -> &'d [u8] {
-    let start = inside.as_ptr().addr() - data.as_ptr().addr();
-    data.get(start - 1..=start + inside.len()).unwrap_or_default()
+    let place = place_in(data, inside);
+    data.get(place.start - 1..=place.end).unwrap_or_default()
+}
+
+/// Where a part of a text lies in it.
+fn place_in(text: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr() - text.as_ptr().addr();
+    start..start + part.len()
 }
 
 fn is_event_stream(content_type: &str) -> bool {
