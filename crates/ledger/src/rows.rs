@@ -71,7 +71,11 @@ pub(crate) fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), ru
     first.insert(connection)?;
     for alike in others.chunk_by(|row, next| row.has_more() == next.has_more()) {
         let is_usual = alike.first().is_some_and(|row| !row.has_more());
-        let (many, rest) = if is_usual { alike.as_chunks::<MANY>() } else { (&[][..], alike) };
+        let (many, rest) = if is_usual {
+            alike.as_chunks::<MANY>()
+        } else {
+            (&[][..], alike)
+        };
         if !many.is_empty() {
             let mut statement = connection.prepare_cached(&SIXTEEN)?;
             for rows in many {
@@ -79,7 +83,10 @@ pub(crate) fn insert(connection: &Connection, rows: &[Row<'_>]) -> Result<(), ru
                     row.bind(&mut statement, 1 + index * COLUMNS.len())?;
                 }
                 statement.raw_execute()?;
-                debug_assert_eq!(Some(connection.last_insert_rowid()), rows.last().map(|row| row.id));
+                debug_assert_eq!(
+                    Some(connection.last_insert_rowid()),
+                    rows.last().map(|row| row.id)
+                );
             }
         }
         for row in rest {

@@ -302,7 +302,9 @@ impl Default for Said<'_> {
 
 impl<'d> Said<'d> {
     fn of(message: Member<'d>) -> Self {
-        message.members().map_or_else(Self::default, |mut all| Self::read(&mut all))
+        message
+            .members()
+            .map_or_else(Self::default, |mut all| Self::read(&mut all))
     }
 
     fn read(members: &mut path::Members<'d>) -> Self {
@@ -320,7 +322,10 @@ impl<'d> Said<'d> {
                     }
                 }
                 "type" => {
-                    if matches!(&*word(value), b"function_call" | b"reasoning" | b"custom_tool_call") {
+                    if matches!(
+                        &*word(value),
+                        b"function_call" | b"reasoning" | b"custom_tool_call"
+                    ) {
                         said.role = Role::Answer;
                     }
                 }
@@ -576,8 +581,14 @@ mod tests {
     #[test]
     fn the_last_content_is_what_the_path_leads_to() {
         for (body, last) in [
-            (r#"{"messages":[{"content":"a"},{"role":"user","content":"b","content":"c"}]}"#, Some(r#""b""#)),
-            (r#"{"messages":[{"content":"a"}],"messages":[{"content":[1]}]}"#, Some("[1]")),
+            (
+                r#"{"messages":[{"content":"a"},{"role":"user","content":"b","content":"c"}]}"#,
+                Some(r#""b""#),
+            ),
+            (
+                r#"{"messages":[{"content":"a"}],"messages":[{"content":[1]}]}"#,
+                Some("[1]"),
+            ),
             (r#"{"messages":[{"content":"a"},{"role":"user"}]}"#, None),
             (r#"{"messages":[{"content":"a"},"b"]}"#, None),
             (r#"{"messages":[]}"#, None),

@@ -156,7 +156,11 @@ fn enter<'a, R>(
     };
     let read = read(&mut inside);
     while inside.next().is_some() {}
-    let end = if inside.is_over { inside.position } else { text.len() };
+    let end = if inside.is_over {
+        inside.position
+    } else {
+        text.len()
+    };
     Some((read, end))
 }
 

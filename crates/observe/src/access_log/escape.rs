@@ -73,7 +73,9 @@ fn is_plain(raw: &[u8]) -> bool {
         return raw.iter().fold(0, |any, byte| any | special(*byte)) == 0;
     }
     let (words, rest) = raw.as_chunks::<8>();
-    let any = words.iter().fold(0, |any, word| any | marks(u64::from_le_bytes(*word)));
+    let any = words
+        .iter()
+        .fold(0, |any, word| any | marks(u64::from_le_bytes(*word)));
     let any = match raw.last_chunk::<8>() {
         // Some bytes are looked at twice.
         Some(last) if !rest.is_empty() => any | marks(u64::from_le_bytes(*last)),

@@ -101,7 +101,12 @@ pub(super) async fn body(
     let Some(document) = request.body().as_json() else {
         return Ok(Asked::default());
     };
-    let messages = exchange.record.turn.borrow_mut().body(document).unwrap_or_default();
+    let messages = exchange
+        .record
+        .turn
+        .borrow_mut()
+        .body(document)
+        .unwrap_or_default();
     let path = request.uri().path();
     // Most ask for the last question, which has just been come by.
     let find = |at: &Path| match messages.last {
