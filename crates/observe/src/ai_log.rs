@@ -12,14 +12,19 @@ use serde_json::{Number, Value};
 
 use crate::usual::{Usual, WRITTEN, written_detail};
 
+/// Room for as many attributes as most requests have.
+const USUAL: usize = 16;
+
 /// Full name of the filter state.
 pub(crate) const FILTER_STATE: &str = "wasm.ai_log";
 
 /// Attributes by their names.
 #[derive(Debug, Clone, Default)]
 pub struct AiLog {
-    /// Those with a place of their own.
-    usual: Option<Box<[Field; WRITTEN.len()]>>,
+    /// Those with a place of their own, as they came.
+    usual: Vec<Field>,
+    /// Where the one of each place stands among them, counted from 1; 0: there is none.
+    places: [u8; WRITTEN.len()],
     /// All others, in the order of their names.
     others: Vec<(AttributeName, Field)>,
 }
@@ -81,11 +86,9 @@ impl From<String> for AttributeName {
     }
 }
 
-/// The value of an attribute. Small, since there is room for all usual ones.
-#[derive(Debug, Clone, Default)]
+/// The value of an attribute.
+#[derive(Debug, Clone)]
 enum Field {
-    #[default]
-    Absent,
     Null,
     Text(Cow<'static, str>),
     Number(Number),
@@ -137,10 +140,7 @@ impl AiLog {
 
     fn put(&mut self, name: AttributeName, field: Field) {
         if let AttributeName::Usual(usual) = name {
-            let all = self.usual.get_or_insert_default();
-            if let Some(place) = all.get_mut(usual.place()) {
-                *place = field;
-            }
+            self.put_usual(usual, field);
             return;
         }
         match self.others.binary_search_by(|known| (*known.0).cmp(&*name)) {
@@ -153,15 +153,36 @@ impl AiLog {
         }
     }
 
+    fn put_usual(&mut self, usual: Usual, field: Field) {
+        if self.usual.is_empty() {
+            self.usual.reserve(USUAL);
+        }
+        let Some(place) = self.places.get_mut(usual.place()) else {
+            return;
+        };
+        match self.usual.get_mut(usize::from(*place).wrapping_sub(1)) {
+            Some(known) => *known = field,
+            None => {
+                self.usual.push(field);
+                // There are no more than there are places.
+                *place = u8::try_from(self.usual.len()).unwrap_or_default();
+            }
+        }
+    }
+
+    /// The attribute of a place.
+    fn at(&self, place: u8) -> Option<&Field> {
+        self.usual.get(usize::from(place).wrapping_sub(1))
+    }
+
     fn get(&self, name: &str) -> Option<&Field> {
-        let found = match Usual::of(name) {
-            Some(usual) => self.usual.as_ref()?.get(usual.place())?,
+        match Usual::of(name) {
+            Some(usual) => self.at(*self.places.get(usual.place())?),
             None => {
                 let found = self.others.binary_search_by(|known| (*known.0).cmp(name));
-                &self.others.get(found.ok()?)?.1
+                Some(&self.others.get(found.ok()?)?.1)
             }
-        };
-        (!matches!(found, Field::Absent)).then_some(found)
+        }
     }
 
     /// The text of an attribute; `None` if there is none or it is none.
@@ -191,7 +212,7 @@ impl AiLog {
     /// Whether nothing is in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.usual.is_none() && self.others.is_empty()
+        self.usual.is_empty() && self.others.is_empty()
     }
 
     /// Appends the text of the filter state.
@@ -199,11 +220,8 @@ impl AiLog {
         out.push(b'{');
         let mut others = self.others.as_slice();
         let mut is_first = true;
-        for (place, field) in self.usual.iter().flat_map(|all| all.iter().enumerate()) {
-            if matches!(field, Field::Absent) {
-                continue;
-            }
-            let written = WRITTEN.get(place).copied().unwrap_or_default();
+        for (place, written) in self.places.iter().zip(WRITTEN) {
+            let Some(field) = self.at(*place) else { continue };
             while let Some(((name, other), rest)) = others.split_first()
                 && **name < *name_in(written)
             {
@@ -234,7 +252,7 @@ impl AiLog {
 impl Field {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Absent | Self::Null => out.extend_from_slice(b"null"),
+            Self::Null => out.extend_from_slice(b"null"),
             Self::Text(text) => string(text, out),
             Self::Number(number) => write_number(number, out),
             Self::Counts(counts) => write_counts(counts, out),
@@ -287,9 +305,8 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
 }
 
 fn write_number(number: &Number, out: &mut Vec<u8>) {
-    if let Some(whole) = number.as_u64() {
-        out.extend_from_slice(itoa::Buffer::new().format(whole).as_bytes());
-        return;
+    if let Some(whole) = number.as_i64() {
+        return write_whole(whole, out);
     }
     let written = write!(out, "{number}");
     debug_assert!(written.is_ok(), "a vector takes everything");
@@ -306,9 +323,17 @@ fn write_counts(counts: &[(Cow<'static, str>, i64)], out: &mut Vec<u8>) {
             }
             None => key(&mut is_first, name, out),
         }
-        out.extend_from_slice(itoa::Buffer::new().format(*count).as_bytes());
+        write_whole(*count, out);
     }
     out.push(b'}');
+}
+
+fn write_whole(number: i64, out: &mut Vec<u8>) {
+    // Most details of usage are 0.
+    match u8::try_from(number) {
+        Ok(digit @ 0..=9) => out.push(b'0' + digit),
+        _ => out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes()),
+    }
 }
 
 /// A member's name with what stands before and behind it.
@@ -342,7 +367,7 @@ fn key(is_first: &mut bool, name: &str, out: &mut Vec<u8>) {
 fn string(text: &str, out: &mut Vec<u8>) {
     // In one go: a question and an answer may be long.
     out.reserve(text.len() + text.len() / 8 + 4);
-    out.extend_from_slice(b"\\\"");
+    quote(out);
     let mut rest = text;
     loop {
         let (clean, tail) = rest.split_at(clean_length(rest.as_bytes()));
@@ -352,7 +377,14 @@ fn string(text: &str, out: &mut Vec<u8>) {
         twice(first, out);
         rest = characters.as_str();
     }
-    out.extend_from_slice(b"\\\"");
+    quote(out);
+}
+
+/// Byte by byte: a call that copies two costs more.
+#[inline]
+fn quote(out: &mut Vec<u8>) {
+    out.push(b'\\');
+    out.push(b'"');
 }
 
 /// Bytes in front of the first that may be escaped; blocks without any are passed over as a whole, those of ASCII
@@ -384,14 +416,14 @@ fn clean_blocks<const SIZE: usize>(text: &[u8], is_marked: impl Fn(u8) -> bool) 
     blocks.iter().take_while(is_clean).count() * SIZE
 }
 
-/// [`may_be_escaped`], and whatever is not ASCII: fewer comparisons.
+/// [`may_be_escaped`], and whatever is not ASCII, `^`, `|` and `~`: fewer comparisons.
 #[inline]
 const fn may_be_escaped_or_foreign(byte: u8) -> bool {
     // One more than 0x7e is the least signed number there is.
     (byte.wrapping_add(1).cast_signed() <= 0x20)
         | (byte & !0x04 == 0x22)
-        | (byte & !0x02 == 0x3c)
-        | (byte == b'\\')
+        // `<`, `>` and the backslash differ in these bits alone.
+        | (byte & !0x62 == 0x1c)
 }
 
 /// Controls, what JSON or Go's encoder escapes, and first bytes of the C1 controls and the Unicode line ends. Bytes that
@@ -480,6 +512,13 @@ mod tests {
         assert_eq!((log.text("b"), log.number("b")), (None, Some(&(-1).into())));
         assert!(log.contains("a") && !log.contains("c") && !log.contains("model"));
         assert_eq!(log.to_text(), r#"{\"a\":{\"\\u003c\":-3,\"z\":2},\"b\":-1}"#);
+    }
+
+    #[test]
+    fn the_quick_look_misses_nothing() {
+        for byte in 0..=u8::MAX {
+            assert!(!may_be_escaped(byte) || may_be_escaped_or_foreign(byte), "{byte}");
+        }
     }
 
     #[test]

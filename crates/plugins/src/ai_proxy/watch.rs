@@ -80,7 +80,7 @@ impl Account {
             return;
         }
         let watch = Watch::begin(record, response).keeping(KEPT);
-        let streamed = watch.streamed;
+        let (streamed, kind) = (watch.streamed, watch.kind());
         let mut state = self.state.borrow_mut();
         state.answer = Some(watch);
         if streamed {
@@ -91,7 +91,7 @@ impl Account {
             account: self.clone(),
             record: record.clone(),
         };
-        answer_watch::observe(response, streamed, &Rc::new(passing));
+        answer_watch::observe(response, kind, &Rc::new(passing));
     }
 
     fn settle(&self, record: &Record) {

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::header::AsHeaderName;
+use http::{HeaderMap, HeaderName};
 use serde_json::{Number, Value};
 use tollgate_body::path::{Path, PathValue, ValueKind};
 use tollgate_observe::access_log::escaped;
@@ -147,6 +148,8 @@ pub(super) struct Attribute {
     pub(super) source: Option<ValueSource>,
     /// The value or a header's name; may be empty for a built-in.
     pub(super) value: String,
+    /// The value as a header's name, if it can be one.
+    pub(super) header: Option<HeaderName>,
     pub(super) places: Places,
     pub(super) default_value: String,
     pub(super) rule: Option<Rule>,
@@ -166,6 +169,7 @@ impl Attribute {
             built_in,
             source: None,
             value: String::new(),
+            header: None,
             places: Places::of(built_in, ""),
             default_value: String::new(),
             rule: None,
@@ -209,6 +213,12 @@ impl Attribute {
             (None, Some(built_in)) => built_in.reads(source),
             (None, None) => false,
         }
+    }
+
+    /// The value of the header that it names.
+    pub(super) fn in_headers(&self, headers: &HeaderMap) -> Value {
+        let value = self.header.as_ref().and_then(|name| header(headers, name));
+        value.map_or(Value::Null, Value::from)
     }
 
     /// Records a value: the default where there is none, shortened where it is too long.
@@ -298,8 +308,12 @@ const SECRET_HEADERS: [&str; 9] = [
 ];
 
 /// A header's value; credentials are masked.
-pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header<N>(headers: &HeaderMap, name: N) -> Option<String>
+where
+    N: AsHeaderName + AsRef<str> + Copy,
+{
     let value = headers.get(name)?;
+    let name = name.as_ref();
     if SECRET_HEADERS
         .iter()
         .any(|secret| name.eq_ignore_ascii_case(secret))

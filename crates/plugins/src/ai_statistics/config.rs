@@ -117,12 +117,13 @@ impl Config {
     }
 
     /// Whether answers of this type are looked at.
-    pub(super) fn wants_content_type(&self, content_type: &str) -> bool {
-        self.content_types.is_empty()
-            || self
-                .content_types
-                .iter()
-                .any(|part| content_type.contains(part.as_str()))
+    pub(super) fn wants_content_type<'h>(&self, content_type: impl FnOnce() -> &'h str) -> bool {
+        if self.content_types.is_empty() {
+            return true;
+        }
+        let content_type = content_type();
+        let mut wanted = self.content_types.iter();
+        wanted.any(|part| content_type.contains(part.as_str()))
     }
 
     /// The attributes that take their value from `source`.
@@ -241,6 +242,7 @@ fn attribute(entry: &Value, context: &ParseContext, place: &str) -> Result<Attri
         built_in,
         source,
         places: Places::of(built_in, &value),
+        header: value.parse().ok(),
         value,
         default_value: text(members, "default_value")?,
         rule,

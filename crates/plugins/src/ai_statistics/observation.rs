@@ -77,14 +77,13 @@ impl Observation {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        let wanted = self
-            .config
-            .wants_content_type(answer_watch::content_type(response.headers()));
+        let content_type = || answer_watch::content_type(response.headers());
+        let wanted = self.config.wants_content_type(content_type);
         if wanted {
             self.note_head(record, response.headers());
         }
         let watch = Watch::begin(record, response);
-        let streamed = watch.streamed;
+        let (streamed, kind) = (watch.streamed, watch.kind());
         let mut state = self.state.borrow_mut();
         if streamed {
             state.asked.weigh();
@@ -103,16 +102,15 @@ impl Observation {
             observation: self.clone(),
             record: record.clone(),
         };
-        answer_watch::observe(response, streamed, &Rc::new(passing));
+        answer_watch::observe(response, kind, &Rc::new(passing));
     }
 
     fn note_head(&self, record: &Record, headers: &HeaderMap) {
         for attribute in self.config.attributes_of(ValueSource::ResponseHeader) {
-            let value = header(headers, &attribute.value).map_or(Value::Null, Value::from);
-            attribute.put(record, value, self.config.value_limit);
+            attribute.put(record, attribute.in_headers(headers), self.config.value_limit);
         }
         spans(&self.config, record, SpanSource::ResponseHeader, |span| {
-            header(headers, &span.value)
+            header(headers, span.value.as_str())
         });
     }
 

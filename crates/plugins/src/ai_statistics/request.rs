@@ -44,11 +44,10 @@ pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
         attribute.put(record, attribute.value.as_str().into(), config.value_limit);
     }
     for attribute in config.attributes_of(ValueSource::RequestHeader) {
-        let value = header(headers, &attribute.value);
-        attribute.put(record, value.map_or(Value::Null, Value::from), config.value_limit);
+        attribute.put(record, attribute.in_headers(headers), config.value_limit);
     }
     spans(config, record, SpanSource::RequestHeader, |span| {
-        header(headers, &span.value)
+        header(headers, span.value.as_str())
     });
     note_consumer(record, headers);
 }

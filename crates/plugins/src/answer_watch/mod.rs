@@ -58,6 +58,8 @@ pub(crate) struct Watch {
     /// Which of the exchange's answers it is.
     number: u32,
     pub(crate) streamed: bool,
+    /// Of a type that may be read.
+    is_text: bool,
     /// Status 2xx.
     pub(crate) is_good: bool,
     pub(crate) reading: Reading,
@@ -67,6 +69,13 @@ pub(crate) struct Watch {
     whole: Whole,
     template: Template,
     events: u32,
+}
+
+/// How an answer is shown, as its head tells.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kind {
+    streamed: bool,
+    is_text: bool,
 }
 
 /// What an answer that is no stream says.
@@ -97,7 +106,8 @@ pub(crate) enum Shape<'d> {
 impl Watch {
     /// The watch over an answer that begins; an earlier one of the same exchange is forgotten.
     pub(crate) fn begin(record: &Record, response: &Response) -> Self {
-        let streamed = is_event_stream(content_type(response.headers()));
+        let content_type = content_type(response.headers());
+        let streamed = is_event_stream(content_type);
         let is_good = response.status().is_success();
         let mut usage = record.usage.borrow_mut();
         if is_good {
@@ -106,6 +116,7 @@ impl Watch {
         Self {
             number: usage.answers,
             streamed,
+            is_text: is_text(content_type),
             is_good,
             said: match streamed && is_good {
                 true => Prose::of_stream(is_countable(record)),
@@ -113,6 +124,12 @@ impl Watch {
             },
             ..Self::default()
         }
+    }
+
+    /// What the answer is to whom it is shown.
+    pub(crate) fn kind(&self) -> Kind {
+        let (streamed, is_text) = (self.streamed, self.is_text);
+        Kind { streamed, is_text }
     }
 
     /// Keeps no more than so many bytes of an answer that is no stream: enough for whoever wants its usage alone.
@@ -248,12 +265,12 @@ impl Watch {
 }
 
 /// Shows the answer to `observer` from now on.
-pub(crate) fn observe(response: &mut Response, streamed: bool, observer: &Rc<impl Observer + 'static>) {
-    let headers = response.headers();
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS || !is_text(content_type(headers)) {
+pub(crate) fn observe(response: &mut Response, kind: Kind, observer: &Rc<impl Observer + 'static>) {
+    let Kind { streamed, is_text } = kind;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS || !is_text {
         return;
     }
-    let coding = header_text(headers, CONTENT_ENCODING).trim();
+    let coding = header_text(response.headers(), CONTENT_ENCODING).trim();
     if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
         let body = response.body_mut().take();
         *response.body_mut() = observe_plain(body, streamed, observer.clone());

@@ -52,9 +52,9 @@ fn watch(record: &Rc<Record>, response: &mut Response) -> Option<Rc<Passing>> {
         return None;
     }
     let watch = Watch::begin(record, response);
-    let streamed = watch.streamed;
+    let kind = watch.kind();
     let passing = Rc::new(Passing(RefCell::new(watch), Rc::downgrade(record)));
-    answer_watch::observe(response, streamed, &passing);
+    answer_watch::observe(response, kind, &passing);
     Some(passing)
 }
 
