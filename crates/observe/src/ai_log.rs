@@ -217,25 +217,28 @@ impl AiLog {
 
     /// Appends the text of the filter state.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        out.push(b'{');
+        let start = out.len();
         let mut others = self.others.as_slice();
-        let mut is_first = true;
         for (place, written) in self.places.iter().zip(WRITTEN) {
             let Some(field) = self.at(*place) else { continue };
             while let Some(((name, other), rest)) = others.split_first()
                 && **name < *name_in(written)
             {
-                key(&mut is_first, name, out);
+                key(&mut false, name, out);
                 other.write(out);
                 others = rest;
             }
-            let comma = usize::from(std::mem::take(&mut is_first));
-            out.extend_from_slice(written.as_bytes().get(comma..).unwrap_or_default());
+            out.extend_from_slice(written.as_bytes());
             field.write(out);
         }
         for (name, other) in others {
-            key(&mut is_first, name, out);
+            key(&mut false, name, out);
             other.write(out);
+        }
+        // In front of the first there is a bracket instead of a comma.
+        match out.get_mut(start) {
+            Some(comma) => *comma = b'{',
+            None => out.push(b'{'),
         }
         out.push(b'}');
     }

@@ -70,7 +70,11 @@ impl Entry {
             answer: usage.answer_id.as_deref(),
             answered: usage.answered,
         };
-        let place = conversations.place(&record.turn.take(), asked);
+        let turn = record.turn.take();
+        let place = match record.unplaced.get() {
+            true => None,
+            false => conversations.place(&turn, asked),
+        };
         let since = |at: Instant| at.saturating_duration_since(record.started);
         let cost = usage.source.and_then(|_| {
             let names = [usage.model.as_deref(), usage.model_requested.as_deref()];

@@ -127,6 +127,8 @@ pub struct Record {
     pub vendor: Cell<Option<&'static str>>,
     /// What the request tells of its conversation.
     pub turn: RefCell<Turn>,
+    /// No ledger enters the request: nobody asks for its place in a conversation.
+    pub unplaced: Cell<bool>,
     /// Arm of the experiment that the request takes part in: the variant of its route that it was given.
     pub arm: RefCell<Option<Arc<str>>>,
     /// Attributes of the `ai_log` object.
@@ -184,6 +186,7 @@ impl Record {
             turn: RefCell::default(),
             arm: RefCell::default(),
             ai_log: RefCell::default(),
+            unplaced: Cell::default(),
             untagged: Cell::default(),
             span_tags: RefCell::default(),
             trace: trace::Slot::default(),

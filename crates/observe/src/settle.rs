@@ -239,6 +239,32 @@ mod tests {
         assert_eq!((books.spend.day("ann"), books.spend.month("ann")), (spent, spent));
     }
 
+    #[test]
+    fn a_conversation_is_remembered_where_somebody_asks_for_it() {
+        let metrics = Metrics::new();
+        let (listener, format) = (metrics.listener("a"), Format::parse("x").unwrap());
+        let (books, entries) = books();
+        for unplaced in [false, true] {
+            let record = record();
+            let body = r#"{"messages":[{"role":"user","content":"a"}]}"#;
+            let document = tollgate_body::JsonDocument::parse(body.into()).unwrap();
+            assert!(record.turn.borrow_mut().body(&document).is_some());
+            record.unplaced.set(unplaced);
+            let to = Settlement {
+                format: &format,
+                log: None,
+                metrics: &metrics,
+                listener: &listener,
+                prices: &Prices::default(),
+                books: &books,
+            };
+            settle(&record, to);
+        }
+        let entries = entries.0.lock().unwrap();
+        let placed: Vec<_> = entries.iter().map(|entry| entry.place.is_some()).collect();
+        assert_eq!(placed, [true, false]);
+    }
+
     #[derive(Default)]
     struct Taken(Mutex<Vec<Entry>>);
 

@@ -42,6 +42,7 @@ impl Account {
     ) -> Self {
         client.request_begins(&record);
         record.untagged.set(!record.trace.is_recorded());
+        record.unplaced.set(!snapshot.settings.ledger.enable);
         let format = snapshot.settings.access_log.clone();
         if let Some(vocabularies) = &snapshot.settings.vocabularies {
             // A fresh record has none yet.

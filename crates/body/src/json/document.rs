@@ -78,6 +78,12 @@ impl JsonDocument {
         self.text().raw(key)
     }
 
+    /// The same as bytes, for a look at them alone: they are not made sure to be text once more.
+    #[must_use]
+    pub fn raw_bytes(&self, key: &str) -> Option<&[u8]> {
+        self.text().raw_bytes(key)
+    }
+
     /// Whether the object has the member, even as `null`.
     #[must_use]
     pub fn contains(&self, key: &str) -> bool {

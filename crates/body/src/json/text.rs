@@ -111,11 +111,16 @@ impl Text {
 
     /// The value of a member as written now.
     pub(super) fn raw(&self, key: &str) -> Option<&str> {
+        self.raw_bytes(key).map(as_str)
+    }
+
+    /// The same as bytes.
+    pub(super) fn raw_bytes(&self, key: &str) -> Option<&[u8]> {
         if self.kind != Kind::Object {
             return None;
         }
         let found = self.find_key(key)?;
-        Some(as_str(self.value_of(&self.members[found])))
+        Some(self.value_of(&self.members[found]))
     }
 
     /// Whether a member is there.

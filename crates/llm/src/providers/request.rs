@@ -187,14 +187,14 @@ impl Provider {
     }
 
     fn clean_up(&self, document: &mut JsonDocument) -> Result<(), RequestFault> {
-        let Some(raw) = document.raw("messages") else {
+        let Some(raw) = document.raw_bytes("messages") else {
             return Ok(());
         };
-        let has_developer = !self.row.keeps_developer && DEVELOPER.find(raw.as_bytes()).is_some();
+        let has_developer = !self.row.keeps_developer && DEVELOPER.find(raw).is_some();
         if !has_developer && self.cleanup_commands.is_empty() && !self.merge_messages {
             return Ok(());
         }
-        let Ok(mut messages) = serde_json::from_str::<Vec<serde_json::Value>>(raw) else {
+        let Ok(mut messages) = serde_json::from_slice::<Vec<serde_json::Value>>(raw) else {
             return Ok(());
         };
         let forgot =

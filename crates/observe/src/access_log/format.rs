@@ -3,7 +3,6 @@
 //! An exchange uses one `Format` from its first capture to its line: the slots in a `Record` belong to that format.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use smallvec::SmallVec;
 use tollgate_base::clock::Instant;
 
 use super::operator::{self, Operator};
@@ -275,18 +274,15 @@ impl Format {
             HeaderValue::from_str(now).ok()
         };
         let original = &record.original;
-        let captured: SmallVec<_> = self
-            .slots
-            .request
-            .iter()
-            .map(|slot| match slot {
-                Capture::Method => changed(method.as_str(), original.method.as_str()),
-                Capture::Authority => changed(authority, &original.authority),
-                Capture::Path => changed(path, original.path.as_str()),
-                Capture::Header(_) | Capture::Secret(_) => slot.header(headers),
-            })
-            .collect();
-        *record.request_headers.borrow_mut() = captured;
+        let values = self.slots.request.iter().map(|slot| match slot {
+            Capture::Method => changed(method.as_str(), original.method.as_str()),
+            Capture::Authority => changed(authority, &original.authority),
+            Capture::Path => changed(path, original.path.as_str()),
+            Capture::Header(_) | Capture::Secret(_) => slot.header(headers),
+        });
+        let mut captured = record.request_headers.borrow_mut();
+        captured.clear();
+        captured.extend(values);
     }
 
     /// Keeps what the line will show of the response head, as it goes to the client.

@@ -23,6 +23,8 @@ pub(super) struct Account {
     estimable: bool,
     /// The configuration asks for counts.
     countable: bool,
+    /// Somebody asks which conversation the request is of.
+    placed: bool,
     state: RefCell<State>,
 }
 
@@ -42,11 +44,15 @@ impl Account {
         if record.usage.borrow().watched {
             return None;
         }
+        let placed = !record.unplaced.get();
         let mut turn = Turn::default();
-        turn.head(request.headers(), None);
+        if placed {
+            turn.head(request.headers(), None);
+        }
         let account = Rc::new(Self {
             estimable: answer_watch::is_estimable(request),
             countable: answer_watch::is_countable(record),
+            placed,
             state: RefCell::new(State {
                 turn,
                 ..State::default()
@@ -60,7 +66,9 @@ impl Account {
     /// Notes the request as the client wrote it.
     pub(super) fn asked(&self, path: &str, document: &JsonDocument) {
         let mut state = self.state.borrow_mut();
-        state.turn.body(document);
+        if self.placed {
+            state.turn.body(document);
+        }
         if self.estimable {
             state.asked = Asked::Unread {
                 body: document.to_bytes(),
