@@ -209,7 +209,7 @@ impl<'a> Member<'a> {
     /// Its members, if it is an object.
     #[must_use]
     pub fn members(self) -> Option<Members<'a>> {
-        (self.raw.first() == Some(&b'{')).then(|| Members {
+        (self.raw.first() == Some(&b'{')).then_some(Members {
             text: self.raw,
             position: 1,
             is_over: false,
