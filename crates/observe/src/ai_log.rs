@@ -138,11 +138,15 @@ impl AiLog {
         self.put(name.into(), Field::Counts(counts));
     }
 
+    #[inline]
     fn put(&mut self, name: AttributeName, field: Field) {
-        if let AttributeName::Usual(usual) = name {
-            self.put_usual(usual, field);
-            return;
+        match name {
+            AttributeName::Usual(usual) => self.put_usual(usual, field),
+            other => self.put_other(other, field),
         }
+    }
+
+    fn put_other(&mut self, name: AttributeName, field: Field) {
         match self.others.binary_search_by(|known| (*known.0).cmp(&*name)) {
             Ok(known) => {
                 if let Some(known) = self.others.get_mut(known) {

@@ -71,7 +71,7 @@ impl Turn {
         // All of them begin so, and most requests have none of them.
         let is_session = |header: &HeaderName| {
             let header = header.as_str();
-            header.starts_with("x-") && SESSION_HEADERS.contains(&header)
+            matches!(header.as_bytes(), [b'x', b'-', ..]) && SESSION_HEADERS.contains(&header)
         };
         if own.is_none() && !headers.keys().any(is_session) {
             return false;
@@ -123,9 +123,12 @@ impl Turn {
         if let Some(mut elements) = messages.elements() {
             read.users = (list != List::Input).then_some(0);
             while let Some(element) = elements.next_element() {
-                let entered = elements.enter(element, Said::read);
-                let entered = entered.or_else(|| Some((Said::default(), elements.pass(element)?)));
-                let Some((said, whole)) = entered else { break };
+                let mut said = Said::default();
+                let whole = match elements.enter(element, |members| said.read(members)) {
+                    Some(((), whole)) => Some(whole),
+                    None => elements.pass(element),
+                };
+                let Some(whole) = whole else { break };
                 read.count(list, &said);
                 self.message(chain, &said, whole);
             }
@@ -302,18 +305,19 @@ impl Default for Said<'_> {
 
 impl<'d> Said<'d> {
     fn of(message: Member<'d>) -> Self {
-        message
-            .members()
-            .map_or_else(Self::default, |mut all| Self::read(&mut all))
+        let mut said = Self::default();
+        if let Some(mut members) = message.members() {
+            said.read(&mut members);
+        }
+        said
     }
 
-    fn read(members: &mut path::Members<'d>) -> Self {
-        let mut said = Self::default();
+    fn read(&mut self, members: &mut path::Members<'d>) {
         for (key, value) in members {
             let Some(key) = known_member(&key) else { continue };
             match key {
                 "role" => {
-                    (said.role, said.speaker) = match &*word(value) {
+                    (self.role, self.speaker) = match &*word(value) {
                         // Anthropic's and OpenAI's, Gemini's.
                         b"assistant" | b"model" => (Role::Answer, Speaker::Other),
                         b"system" | b"developer" => (Role::System, Speaker::Other),
@@ -326,19 +330,18 @@ impl<'d> Said<'d> {
                         &*word(value),
                         b"function_call" | b"reasoning" | b"custom_tool_call"
                     ) {
-                        said.role = Role::Answer;
+                        self.role = Role::Answer;
                     }
                 }
                 "cache_control" => {}
                 _ => {
                     if key == "content" {
-                        said.content.get_or_insert(value);
+                        self.content.get_or_insert(value);
                     }
-                    said.body.push((key, value));
+                    self.body.push((key, value));
                 }
             }
         }
-        said
     }
 }
 
@@ -513,21 +516,24 @@ impl Conversations {
 const OURS: &str = "conv-";
 const TIME: usize = 11;
 const RANDOM: usize = 8;
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// An id that nobody had before. Time comes first: by it the ledger finds the request that has the id first.
 fn fresh() -> Arc<str> {
     let time = clock::wall().duration_since(SystemTime::UNIX_EPOCH);
     let milliseconds = time.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
-    let mut id = String::with_capacity(OURS.len() + TIME + RANDOM);
-    id.push_str(OURS);
+    let mut id = [0; OURS.len() + TIME + RANDOM];
+    let (ours, digits) = id.split_at_mut(OURS.len());
+    ours.copy_from_slice(OURS.as_bytes());
+    let (of_time, of_random) = digits.split_at_mut(TIME);
     // Nearly every request gets one: `format!` takes several times as long.
-    for (number, digits) in [(milliseconds, TIME), (fastrand::u64(..), RANDOM)] {
-        for place in (0..digits).rev() {
-            let digit = u32::try_from(number >> (4 * place) & 0xf).unwrap_or_default();
-            id.push(char::from_digit(digit, 16).unwrap_or_default());
+    for (mut number, digits) in [(milliseconds, of_time), (fastrand::u64(..), of_random)] {
+        for digit in digits.iter_mut().rev() {
+            *digit = HEX.get((number & 0xf) as usize).copied().unwrap_or_default();
+            number >>= 4;
         }
     }
-    id.into()
+    std::str::from_utf8(&id).unwrap_or_default().into()
 }
 
 /// When an id of ours was made, in milliseconds since 1970; `None` for a session's.
