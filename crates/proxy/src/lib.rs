@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod account;
+mod alike;
 mod callout;
 mod connection;
 mod cors;

@@ -8,11 +8,13 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use tollgate_llm::Api;
 
+use crate::alike::Alike;
+
 /// Looks for the end in the bytes that pass.
 #[derive(Debug)]
 pub(crate) struct Watch {
     marks: &'static Marks,
-    opening: Opening,
+    alike: Alike,
     seen: bool,
     failed: bool,
 }
@@ -35,6 +37,10 @@ enum Mark {
     Field(Needle),
 }
 
+/// Values that say nothing.
+const NOTHING: [&[u8]; 3] = [b"null", b"\"\"", b"\"null\""];
+const LONGEST_NOTHING: usize = b"\"null\"".len();
+
 type Needle = &'static LazyLock<Finder<'static>>;
 
 macro_rules! needle {
@@ -51,14 +57,6 @@ needle!(ERROR, "\"error\"");
 needle!(COMPLETED, "\"response.completed\"");
 needle!(INCOMPLETE, "\"response.incomplete\"");
 needle!(FAILED, "\"response.failed\"");
-
-/// Of the needles above.
-const LONGEST_NEEDLE: usize = "\"response.incomplete\"".len();
-/// What is remembered of events.
-const LONGEST_OPENING: usize = 512;
-const SHORTEST_OPENING: usize = 2 * LONGEST_NEEDLE;
-/// How often a stream whose events differ has its opening learnt anew.
-const MOST_CHANGES: u8 = 8;
 
 static CHAT: Marks = Marks {
     whole: &[Mark::Field(&FINISH_REASON), Mark::Done],
@@ -88,7 +86,7 @@ impl Watch {
         };
         Self {
             marks,
-            opening: Opening::default(),
+            alike: Alike::default(),
             seen: marks.whole.is_empty(),
             failed: false,
         }
@@ -99,10 +97,17 @@ impl Watch {
         if self.seen {
             return;
         }
-        let known = self.opening.skip(events, self.marks);
-        let is_there = |marks: &[Mark]| marks.iter().any(|mark| mark.is_in(events, known));
-        self.failed = is_there(self.marks.failed);
-        self.seen = self.failed || is_there(self.marks.whole);
+        let marks = self.marks;
+        let new = self.alike.only_new(events);
+        if new.is_some_and(|string| !marks.has(string)) {
+            return;
+        }
+        let is_there = |marks: &[Mark]| marks.iter().any(|mark| mark.is_in(events));
+        self.failed = is_there(marks.failed);
+        self.seen = self.failed || is_there(marks.whole);
+        if !self.seen {
+            self.alike.learn(events, |opening| marks.settled(opening));
+        }
     }
 
     /// Whether the answer said that it is over.
@@ -116,41 +121,25 @@ impl Watch {
     }
 }
 
-/// What a stream's events begin with, all alike; none of the needles is in it, so that it need not be looked through
-/// again.
-#[derive(Debug, Default)]
-struct Opening {
-    bytes: Vec<u8>,
-    /// How often it was forgotten.
-    changes: u8,
-}
-
-impl Opening {
-    /// Where in `events` a needle may begin.
-    fn skip(&mut self, events: &[u8], marks: &Marks) -> usize {
-        if self.bytes.is_empty() || !events.starts_with(&self.bytes) {
-            self.learn(events, marks);
-        }
-        self.bytes.len().saturating_sub(LONGEST_NEEDLE - 1)
+impl Marks {
+    fn all(&self) -> impl Iterator<Item = &Mark> {
+        self.failed.iter().chain(self.whole)
     }
 
-    /// Keeps what this event has in common with those before it; begins anew when that has become too little.
-    fn learn(&mut self, events: &[u8], marks: &Marks) {
-        let pairs = self.bytes.iter().zip(events);
-        let common = pairs.take_while(|(known, new)| known == new).count();
-        self.bytes.truncate(common);
-        if common >= SHORTEST_OPENING {
-            return;
-        }
-        self.bytes.clear();
-        if self.changes < MOST_CHANGES {
-            self.changes += 1;
-            let opening = &events[..events.len().min(LONGEST_OPENING)];
-            let needles = marks.failed.iter().chain(marks.whole).map(Mark::needle);
-            let first = needles.filter_map(|needle| needle.find(opening)).min();
-            self.bytes
-                .extend_from_slice(&opening[..first.unwrap_or(opening.len())]);
-        }
+    /// Whether one of them is this string, given without its quotes.
+    fn has(&self, string: &[u8]) -> bool {
+        self.all()
+            .any(|mark| matches!(mark.needle().needle(), [b'"', name @ .., b'"'] if name == string))
+    }
+
+    /// How much of the beginning of events without any of them holds none, whatever follows it.
+    fn settled(&self, opening: &[u8]) -> usize {
+        let open = |mark: &Mark| {
+            let mut all = places(mark.needle(), opening);
+            all.find(|(_, end)| mark.is_open(&opening[*end..]))
+        };
+        let first = self.all().filter_map(open).map(|(at, _)| at).min();
+        first.unwrap_or(opening.len())
     }
 }
 
@@ -162,13 +151,21 @@ impl Mark {
         }
     }
 
-    /// Whether it is in `events`, at `from` or behind it.
-    fn is_in(&self, events: &[u8], from: usize) -> bool {
-        places(self.needle(), events, from).any(|(at, end)| match self {
+    fn is_in(&self, events: &[u8]) -> bool {
+        places(self.needle(), events).any(|(at, end)| match self {
             Mark::Done => is_data_line(&events[..at]),
             Mark::Word(_) => value_of(&events[end..]).is_none(),
             Mark::Field(_) => value_of(&events[end..]).is_some_and(says_something),
         })
+    }
+
+    /// Whether it depends on what comes behind `after`, which follows its needle.
+    fn is_open(&self, after: &[u8]) -> bool {
+        match (self, after.trim_ascii_start()) {
+            (Mark::Done, _) => false,
+            (_, [b':', value @ ..]) => value.trim_ascii_start().len() < LONGEST_NOTHING,
+            (_, rest) => rest.is_empty(),
+        }
     }
 }
 
@@ -179,8 +176,9 @@ fn is_data_line(before: &[u8]) -> bool {
         .is_some_and(|line| matches!(line.last(), None | Some(b'\n' | b'\r')))
 }
 
-/// Where the needle is, at `from` or behind it: its beginning and its end.
-fn places(needle: Needle, events: &[u8], mut from: usize) -> impl Iterator<Item = (usize, usize)> {
+/// Where the needle is: each beginning and end.
+fn places(needle: Needle, events: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let mut from = 0;
     std::iter::from_fn(move || {
         let at = from + needle.find(events.get(from..)?)?;
         from = at + needle.needle().len();
@@ -195,12 +193,13 @@ fn value_of(after: &[u8]) -> Option<&[u8]> {
 }
 
 fn says_something(value: &[u8]) -> bool {
-    let nothing: [&[u8]; 3] = [b"null", b"\"\"", b"\"null\""];
-    !nothing.iter().any(|text| value.starts_with(text))
+    !NOTHING.iter().any(|text| value.starts_with(text))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn whole(api: Api, events: &str) -> bool {
@@ -290,27 +289,95 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_needle_may_begin_in_what_events_begin_with() {
-        let same = "data: {\"id\":\"chatcmpl-0123456789\",\"model\":\"some-model-or-other\",\"finish_rea";
-        let mut watch = Watch::over(Some(Api::Chat));
-        watch.look(format!("{same}\":\"stop\"}}\n\n").as_bytes());
-        watch.look(format!("{same}l\":\"stop\"}}\n\n").as_bytes());
-        assert!(!watch.seen());
-        watch.look(format!("{same}son\":null}}\n\n").as_bytes());
-        assert!(!watch.seen());
-        watch.look(format!("{same}son\":\"stop\"}}\n\n").as_bytes());
-        assert!(watch.seen());
+    /// What one watch sees in the last of these events is what another sees that has seen no other.
+    fn sees_the_same(api: Api, events: &[&str]) {
+        let mut watch = Watch::over(Some(api));
+        for event in events {
+            assert!(!watch.seen(), "{events:?}");
+            watch.look(event.as_bytes());
+            assert_eq!(watch.seen(), whole(api, event), "{events:?}");
+        }
     }
 
     #[test]
-    fn no_needle_is_longer_than_the_longest() {
-        for marks in [&CHAT, &MESSAGES, &RESPONSES] {
-            for mark in marks.whole.iter().chain(marks.failed) {
-                assert!(mark.needle().needle().len() <= LONGEST_NEEDLE);
+    fn the_one_string_that_is_new_may_be_what_is_looked_for() {
+        for (end, value) in [("stop", "}"), ("", "}"), ("null", "}"), ("x", "")] {
+            let event =
+                |text: &str| format!("data: {{\"finish_reason\" : \"{text}\", \"model\":\"m\"}}{value}\n\n");
+            sees_the_same(Api::Chat, &[&event(""), &event(""), &event(end)]);
+        }
+        let event = |name: &str| format!("data: {{\"model\":\"m\",\"{name}\":{{\"message\":\"m\"}}}}\n\n");
+        sees_the_same(
+            Api::Chat,
+            &[&event("a"), &event("b"), &event("c"), &event("error")],
+        );
+        let event = |name: &str| format!("data: {{\"type\":\"response.{name}\",\"response\":{{}}}}\n\n");
+        sees_the_same(
+            Api::Responses,
+            &[&event("created"), &event("x"), &event("y"), &event("failed")],
+        );
+        let event = |text: &str| format!("data: {{\"content\":\"{text}\"}}\n\n");
+        let done = "data: {\"content\":\"a\"}\n\ndata: [DONE]\n\ndata: {\"content\":\"a\"}\n\n";
+        sees_the_same(Api::Chat, &[&event("b"), &event("c"), &event("d"), done]);
+        let cut = |rest: &str| format!("data: {{\"model\":\"m\",\"finish_reason\":{rest}\n\n");
+        sees_the_same(
+            Api::Chat,
+            &[&cut("null,\"a\""), &cut("null,\"b\""), &cut("nu,\"b\"")],
+        );
+        sees_the_same(
+            Api::Chat,
+            &[&cut("null,\"a\""), &cut("null,\"b\""), &cut("1,\"b\"")],
+        );
+        let (one, other) = (cut("null,   123456,\"a\""), cut("null,   1234567,\"a\""));
+        sees_the_same(Api::Chat, &[&one, &other, &cut("true,\"a\"")]);
+    }
+
+    proptest! {
+        #[test]
+        fn events_are_seen_whatever_came_before(
+            ends in prop::sample::select(vec![Api::Chat, Api::AnthropicMessages, Api::Responses]),
+            alike in prop::collection::vec(0_usize..PIECES.len(), 0..8),
+            varied in prop::collection::vec((0_usize..8, 0_usize..PIECES.len()), 1..12),
+        ) {
+            let mut watch = Watch::over(Some(ends));
+            for (place, piece) in varied {
+                let mut pieces = alike.clone();
+                pieces.insert(place.min(alike.len()), piece);
+                let event: String = pieces.iter().map(|piece| PIECES[*piece]).collect();
+                watch.look(event.as_bytes());
+                prop_assert_eq!(watch.seen(), whole(ends, &event), "{}", event);
+                if watch.seen() {
+                    break;
+                }
             }
         }
     }
+
+    /// What events may be made of, broken ones too.
+    const PIECES: [&str; 22] = [
+        "data: ",
+        "{",
+        "\"",
+        ":",
+        ",",
+        "null",
+        "}",
+        "\n\n",
+        "[DONE]",
+        "error",
+        "\"error\"",
+        "\"finish_reason\"",
+        "\":\"",
+        "\"stop_reason\":",
+        "message_stop",
+        "response.failed",
+        "finish_",
+        "reason",
+        "\"a\":\"b\",",
+        " ",
+        "1234567",
+        "\"\"",
+    ];
 
     #[test]
     fn other_wires() {
