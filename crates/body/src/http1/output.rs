@@ -208,26 +208,31 @@ impl Output {
         }
         let of_before = taken.min(self.before.len() - self.written);
         self.written += of_before;
-        let of_data = (taken - of_before).min(self.data.len());
-        self.data.advance(of_data);
-        let of_behind = taken - of_before - of_data;
-        self.behind = self.behind.get(of_behind..).unwrap_or_default();
-        self.forget();
+        if self.written == self.before.len() {
+            self.give_up_room();
+        }
+        if taken > of_before {
+            self.took_data(taken - of_before);
+        }
         Ok(taken)
     }
 
-    /// What has been sent is not kept.
-    fn forget(&mut self) {
-        if self.written >= self.before.len() {
-            self.written = 0;
-            let mut spare = std::mem::take(&mut self.before);
-            if (1..=KEPT).contains(&spare.capacity()) {
-                spare.clear();
-                SPARE.set(Some(spare));
-            }
-        }
+    fn took_data(&mut self, taken: usize) {
+        let of_data = taken.min(self.data.len());
+        self.data.advance(of_data);
         if self.data.is_empty() {
             self.data = Bytes::new();
+        }
+        self.behind = self.behind.get(taken - of_data..).unwrap_or_default();
+    }
+
+    /// What has been sent is not kept.
+    fn give_up_room(&mut self) {
+        self.written = 0;
+        let mut spare = std::mem::take(&mut self.before);
+        if (1..=KEPT).contains(&spare.capacity()) {
+            spare.clear();
+            SPARE.set(Some(spare));
         }
     }
 }

@@ -324,12 +324,15 @@ fn text_member(document: &JsonDocument, name: &str) -> String {
 
 fn path_exists(document: &JsonDocument, path: &str) -> Result<bool, RequestFault> {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
-    if rest.is_empty() || !document.contains(first) {
+    let Some(raw) = document.raw(first).filter(|_| !rest.is_empty()) else {
         return Ok(document.contains(first));
-    }
-    let tree = document.value().map_err(|cause| no_tree(&cause))?;
-    let mut place = tree;
-    for key in path.split('.') {
+    };
+    // The member alone is read, not what may be megabytes of texts beside it.
+    let Ok(tree) = serde_json::from_str::<serde_json::Value>(raw) else {
+        return document.value().map(|_| false).map_err(|cause| no_tree(&cause));
+    };
+    let mut place = &tree;
+    for key in rest.split('.') {
         let inner = match key.parse::<usize>() {
             Ok(index) if place.is_array() => place.get(index),
             _ => place.get(key),

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr3};
 use serde::de::IgnoredAny;
 
 use super::estimate::string_length;
@@ -35,11 +35,10 @@ impl Template {
         let text = data.strip_prefix(self.before.as_slice())?;
         let length = text.len().checked_sub(self.after.len())?;
         let (inside, behind) = text.split_at(length);
-        let fits = behind == self.after.as_slice()
-            && string_length(text) == length
-            // Data of several lines is not one string.
-            && memchr2(b'\n', b'\r', inside).is_none();
-        if !fits {
+        // Data of several lines is not one string.
+        let is_string = || string_length(text) == length && memchr(b'\n', inside).is_none();
+        let is_plain = memchr3(b'"', b'\\', b'\n', inside).is_none();
+        if behind != self.after.as_slice() || !(is_plain || is_string()) {
             return None;
         }
         self.misses = 0;

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate_base::Error;
-use tollgate_body::Body;
+use tollgate_body::{Body, Source};
 
 use super::wire::Inbound;
 use super::*;
@@ -681,4 +681,71 @@ async fn a_client_that_hangs_up_is_noticed_and_one_that_goes_on_is_not_forgotten
         poll_fn(|context| wire.poll_next(LIMIT, context)).await,
         Next::Closed
     ));
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_is_noticed_by_one_who_asked_more_than_once() {
+    let (wire, mut client) = connected().await;
+    let head = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    client.write_all(head).await.expect("written");
+    next_request(&wire).await;
+    let mut asked = 0;
+    let gone = poll_fn(|context| {
+        asked += 1;
+        if asked < 5 {
+            // As the upstream wakes the same task.
+            context.waker().wake_by_ref();
+        }
+        wire.poll_gone(context)
+    });
+    let hanging_up = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(client);
+    };
+    let both = async { tokio::join!(gone, hanging_up) };
+    let noticed = tokio::time::timeout(Duration::from_secs(5), both).await;
+    assert!(noticed.is_ok());
+    assert!(asked >= 5);
+}
+
+/// Has one frame, and knows that there is no other.
+struct OneFrame(Option<Bytes>, Rc<std::cell::Cell<u32>>);
+
+impl http_body::Body for OneFrame {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        self.1.set(self.1.get() + 1);
+        match self.0.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl Source for OneFrame {
+    fn is_dry(&mut self, _: &mut Context<'_>) -> bool {
+        self.0.is_none()
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_knows_that_it_has_no_more_is_not_asked_in_vain() {
+    let (wire, mut client) = connected().await;
+    let polls = Rc::default();
+    let body = Body::source(OneFrame(Some(Bytes::from_static(b"abc")), Rc::clone(&polls)));
+    let mut answer = Answer::new(response(200, &[], body), asked(&Method::GET, Version::HTTP_11));
+    assert!(
+        answer
+            .poll(&wire, &mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    assert_eq!(polls.get(), 1);
+    let mut seen = vec![0; 1024];
+    let count = client.read(&mut seen).await.expect("bytes");
+    assert!(seen[..count].ends_with(b"\r\n\r\n3\r\nabc\r\n"));
 }

@@ -455,10 +455,13 @@ impl Wire {
             // It has begun: its end comes first.
             ready!(self.poll_interim(context));
         }
-        if self.pulse.poll_order(context) == Order::Close {
+        if self.pulse.ordered() == Order::Close {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         let written = output.poll_write(&mut *self.stream.borrow_mut(), context);
+        if written.is_pending() {
+            self.pulse.poll_order(context);
+        }
         self.pulse.wrote(&written);
         Poll::Ready(ready!(written).map(drop))
     }

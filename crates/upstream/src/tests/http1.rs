@@ -1,12 +1,16 @@
 //! HTTP/1.1: what goes over the wire, when a connection is used again, and how an answer may fail.
 
+use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 
 use crate::SendTimers;
 use http::StatusCode;
 use http_body_util::BodyExt;
+use tokio::sync::Notify;
 use tollgate_base::{Flag, Retry};
-use tollgate_body::Body;
+use tollgate_body::{Body, Source};
 
 use crate::tests::support::{Server, cluster, get, plain, post, record, send, text, upstreams, worker};
 
@@ -72,6 +76,37 @@ fn an_answer_that_is_being_read_keeps_its_connection() {
         let second = send(&upstreams, &cluster, get("/")).await.unwrap();
         assert_eq!(server.connections(), 2);
         drop((first, second));
+    });
+}
+
+#[test]
+fn a_body_that_was_read_dry_says_so_and_wakes_its_reader() {
+    worker(false, async {
+        let more = Arc::new(Notify::new());
+        let told = more.clone();
+        let server = Server::start(move |mut peer, _| {
+            let told = told.clone();
+            async move {
+                peer.request().await;
+                peer.say("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n")
+                    .await;
+                told.notified().await;
+                peer.say("3\r\ntwo\r\n0\r\n\r\n").await;
+            }
+        })
+        .await;
+        let (upstreams, cluster) = (upstreams(), cluster(server.address));
+        let mut body = send(&upstreams, &cluster, get("/")).await.unwrap().into_body();
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(first, "one");
+        assert!(poll_fn(|context| Poll::Ready(body.is_dry(context))).await);
+        more.notify_one();
+        poll_fn(|context| match body.is_dry(context) {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "two");
     });
 }
 
