@@ -24,23 +24,38 @@ pub(crate) struct Alike {
 }
 
 impl Alike {
-    /// The inside of the only string in which `events` differ from those before; there is no bracket in it.
-    pub(crate) fn only_new<'e>(&mut self, events: &'e [u8]) -> Option<&'e [u8]> {
-        let before = self.last.get(..self.before).filter(|before| !before.is_empty())?;
-        let after = self.last.get(self.last.len() - self.after..)?;
-        let inside = events.strip_prefix(before)?.strip_suffix(after)?;
-        if memchr::memchr2(b'"', b'[', inside).is_some() {
-            return None;
+    /// What is left of `events` behind those that are like the last. `passes` is shown the inside of the string in which
+    /// each differs, which has no bracket in it, and may want the event looked through all the same.
+    pub(crate) fn skip<'e>(&mut self, mut events: &'e [u8], passes: impl Fn(&[u8]) -> bool) -> &'e [u8] {
+        while let Some((new, rest)) = self.first(events)
+            && passes(new)
+        {
+            self.misses = 0;
+            events = rest;
         }
-        self.misses = 0;
-        Some(inside)
+        events
     }
 
-    /// Remembers events in which nothing was found. `settled` tells how much of their beginning they may have in common
-    /// with others in which nothing is to be found there either, whatever follows it.
+    /// The only string in which the first of `events` differs, and what follows that event.
+    fn first<'e>(&self, events: &'e [u8]) -> Option<(&'e [u8], &'e [u8])> {
+        let before = self.last.get(..self.before).filter(|before| !before.is_empty())?;
+        let after = self.last.get(self.last.len() - self.after..)?;
+        let string = events.strip_prefix(before)?;
+        let (inside, behind) = string.split_at(memchr::memchr2(b'"', b'[', string)?);
+        Some((inside, behind.strip_prefix(after)?))
+    }
+
+    /// Remembers the first of some events in which nothing was found. `settled` tells how much of a beginning others may
+    /// have in common with it, in which nothing is to be found there either, whatever follows it.
     pub(crate) fn learn(&mut self, events: &[u8], settled: impl Fn(&[u8]) -> usize) {
         (self.before, self.after) = (0, 0);
-        if self.misses >= PATIENCE || events.len() > LENGTH_LIMIT {
+        if self.misses >= PATIENCE {
+            return;
+        }
+        let end = memchr::memmem::find(events, b"\n\n").map_or(events.len(), |at| at + 2);
+        let events = &events[..end];
+        let is_whole = matches!(events.last(), Some(b'\n' | b'\r')) && settled(events) == end;
+        if end > LENGTH_LIMIT || !is_whole {
             return;
         }
         self.misses += 1;
@@ -98,59 +113,79 @@ mod tests {
         alike
     }
 
+    /// Whether all of it is like what was learnt, and the strings that are new in it.
+    fn new_in<'e>(alike: &mut Alike, events: &'e str) -> (bool, Vec<String>) {
+        let new = std::cell::RefCell::default();
+        let rest = alike.skip(events.as_bytes(), |string| {
+            let text = String::from_utf8_lossy(string).into_owned();
+            Vec::push(&mut new.borrow_mut(), text);
+            true
+        });
+        (rest.is_empty(), new.into_inner())
+    }
+
     #[test]
     fn one_string_may_differ() {
-        let mut alike = learnt(&[
-            r#"{"n":1,"text":"abc","end":null}"#,
-            r#"{"n":1,"text":"ax","end":null}"#,
-        ]);
-        let mut new = |event: &'static str| alike.only_new(event.as_bytes());
-        assert_eq!(new(r#"{"n":1,"text":"","end":null}"#), Some(&b""[..]));
-        assert_eq!(new(r#"{"n":1,"text":"a","end":null}"#), Some(&b"a"[..]));
+        let event = |text: &str| format!("data: {{\"n\":1,\"text\":\"{text}\",\"end\":null}}\n\n");
+        let mut alike = learnt(&[&event("abc"), &event("ax")]);
+        for text in ["", "a", "anything"] {
+            assert_eq!(new_in(&mut alike, &event(text)), (true, vec![text.to_owned()]));
+        }
+        let several = event("one") + &event("two");
         assert_eq!(
-            new(r#"{"n":1,"text":"anything","end":null}"#),
-            Some(&b"anything"[..])
+            new_in(&mut alike, &several),
+            (true, vec!["one".to_owned(), "two".to_owned()])
+        );
+        let other = several + &event("three").replace("null", "true");
+        assert_eq!(
+            new_in(&mut alike, &other),
+            (false, vec!["one".to_owned(), "two".to_owned()])
         );
         for other in [
-            r#"{"n":1,"text":"a\"","end":null}"#,
-            r#"{"n":1,"text":"[DONE]","end":null}"#,
-            r#"{"n":1,"text":"a","more":"b","end":null}"#,
-            r#"{"n":2,"text":"a","end":null}"#,
-            r#"{"n":1,"text":"a","end":"stop"}"#,
-            r#"{"n":1,"text":","end":null}"#,
-            "",
+            event("a\\\""),
+            event("[DONE]"),
+            event("a\",\"more\":\"b"),
+            event("a").replace('1', "2"),
+            event("a").replace("null", "\"stop\""),
+            event("a").replace("\n\n", "\n"),
         ] {
-            assert_eq!(new(other), None, "{other}");
+            assert_eq!(new_in(&mut alike, &other), (false, Vec::new()), "{other}");
         }
+        assert_eq!(
+            alike.skip(event("a").as_bytes(), |_| false),
+            event("a").as_bytes()
+        );
     }
 
     #[test]
     fn what_two_events_share_is_not_shared_twice() {
         for events in [
-            ["\"a\"", "\"aa\""],
-            ["\"\"", "\"\"\"\""],
-            ["\"", "\""],
+            ["\"a\"\n", "\"aa\"\n"],
+            ["\"\"\n", "\"\"\"\"\n"],
+            ["\"\n", "\"\n"],
+            ["\n", "\n"],
             ["", ""],
-            ["\"ab\"ab\"", "\"ab\""],
+            ["\"ab\"ab\"\n", "\"ab\"\n"],
         ] {
             let mut alike = learnt(&events);
             assert!(alike.before + alike.after <= events[1].len(), "{events:?}");
-            for event in events {
-                // It may be alike or not, but nothing is read past an end.
-                let _ = alike.only_new(event.as_bytes());
-            }
+            // They may be alike or not, but nothing is read past an end.
+            events.iter().for_each(|event| drop(new_in(&mut alike, event)));
         }
-        assert!(learnt(&["abc", "abd"]).only_new(b"abe").is_none());
+        assert!(!new_in(&mut learnt(&["abc\n", "abd\n"]), "abe\n").0);
     }
 
     #[test]
     fn long_events_and_streams_without_a_pattern_are_given_up() {
-        let long = format!("\"{}\"", "x".repeat(LENGTH_LIMIT));
-        let mut alike = learnt(&["\"a\"", "\"b\"", &long]);
-        assert_eq!(alike.only_new(b"\"c\""), None);
-        let mut alike = learnt(&["\"a\"", "\"b\""]);
-        assert!(alike.only_new(b"\"c\"").is_some());
-        (0..=PATIENCE).for_each(|_| alike.learn(b"\"d\"", <[u8]>::len));
-        assert_eq!(alike.only_new(b"\"c\""), None);
+        let long = format!("\"{}\"\n", "x".repeat(LENGTH_LIMIT));
+        assert!(new_in(&mut learnt(&["\"a\"\n", "\"b\"\n"]), "\"c\"\n").0);
+        assert!(!new_in(&mut learnt(&["\"a\"\n", "\"b\"\n", &long]), "\"c\"\n").0);
+        assert!(
+            !new_in(&mut learnt(&["\"a\"", "\"b\""]), "\"c\"").0,
+            "half events"
+        );
+        let mut alike = learnt(&["\"a\"\n", "\"b\"\n"]);
+        (0..=PATIENCE).for_each(|_| alike.learn(b"\"d\"\n", <[u8]>::len));
+        assert!(!new_in(&mut alike, "\"c\"\n").0);
     }
 }
