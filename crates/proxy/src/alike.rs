@@ -8,6 +8,8 @@
 const LENGTH_LIMIT: usize = 1024;
 /// Events in a row that may differ before nothing more is remembered of this stream.
 const PATIENCE: u8 = 16;
+/// Of events that came together, so many are remembered in turn: the first of a stream is unlike the others.
+const LESSONS: usize = 3;
 /// So many bytes are compared at once.
 const STEP: usize = 16;
 
@@ -27,7 +29,8 @@ impl Alike {
     /// What is left of `events` behind those that are like the last. `passes` is shown the inside of the string in which
     /// each differs, which has no bracket in it, and may want the event looked through all the same.
     pub(crate) fn skip<'e>(&mut self, mut events: &'e [u8], passes: impl Fn(&[u8]) -> bool) -> &'e [u8] {
-        while let Some((new, rest)) = self.first(events)
+        while !events.is_empty()
+            && let Some((new, rest)) = self.first(events)
             && passes(new)
         {
             self.misses = 0;
@@ -47,26 +50,36 @@ impl Alike {
 
     /// Remembers the first of some events in which nothing was found. `settled` tells how much of a beginning others may
     /// have in common with it, in which nothing is to be found there either, whatever follows it.
-    pub(crate) fn learn(&mut self, events: &[u8], settled: impl Fn(&[u8]) -> usize) {
-        (self.before, self.after) = (0, 0);
-        if self.misses >= PATIENCE {
-            return;
+    pub(crate) fn learn(&mut self, mut events: &[u8], settled: impl Fn(&[u8]) -> usize) {
+        for _ in 0..LESSONS {
+            (self.before, self.after) = (0, 0);
+            if self.misses >= PATIENCE {
+                return;
+            }
+            let end = memchr::memmem::find(events, b"\n\n").map_or(events.len(), |at| at + 2);
+            let (event, rest) = events.split_at(end);
+            self.learn_one(event, &settled);
+            events = rest;
+            if events.is_empty() || self.first(events).is_some() {
+                return;
+            }
         }
-        let end = memchr::memmem::find(events, b"\n\n").map_or(events.len(), |at| at + 2);
-        let events = &events[..end];
-        let is_whole = matches!(events.last(), Some(b'\n' | b'\r')) && settled(events) == end;
-        if end > LENGTH_LIMIT || !is_whole {
+    }
+
+    fn learn_one(&mut self, event: &[u8], settled: impl Fn(&[u8]) -> usize) {
+        let is_whole = matches!(event.last(), Some(b'\n' | b'\r')) && settled(event) == event.len();
+        if !is_whole || event.len() > LENGTH_LIMIT {
             return;
         }
         self.misses += 1;
-        let before = opening(&events[..common(&self.last, events)], settled);
-        let most = self.last.len().min(events.len()) - before;
-        let closing = &events[events.len() - common_at_end(&self.last, events).min(most)..];
+        let before = opening(&event[..common(&self.last, event)], settled);
+        let most = self.last.len().min(event.len()) - before;
+        let closing = &event[event.len() - common_at_end(&self.last, event).min(most)..];
         if let Some(quote) = memchr::memchr(b'"', closing) {
             (self.before, self.after) = (before, closing.len() - quote);
         }
         self.last.clear();
-        self.last.extend_from_slice(events);
+        self.last.extend_from_slice(event);
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct Watch {
 struct Marks {
     whole: &'static [Mark],
     failed: &'static [Mark],
+    /// What of them has quotes, without these.
+    names: &'static [&'static [u8]],
 }
 
 /// One way to say that the answer is over.
@@ -61,18 +63,27 @@ needle!(FAILED, "\"response.failed\"");
 static CHAT: Marks = Marks {
     whole: &[Mark::Field(&FINISH_REASON), Mark::Done],
     failed: &[Mark::Field(&ERROR)],
+    names: &[b"finish_reason", b"error"],
 };
 static MESSAGES: Marks = Marks {
     whole: &[Mark::Field(&STOP_REASON), Mark::Word(&MESSAGE_STOP)],
     failed: &[Mark::Field(&ERROR)],
+    names: &[b"stop_reason", b"message_stop", b"error"],
 };
 static RESPONSES: Marks = Marks {
     whole: &[Mark::Word(&COMPLETED), Mark::Word(&INCOMPLETE)],
     failed: &[Mark::Word(&FAILED), Mark::Word(&ERROR), Mark::Field(&ERROR)],
+    names: &[
+        b"response.completed",
+        b"response.incomplete",
+        b"response.failed",
+        b"error",
+    ],
 };
 static UNKNOWN: Marks = Marks {
     whole: &[],
     failed: &[],
+    names: &[],
 };
 
 impl Watch {
@@ -98,7 +109,7 @@ impl Watch {
             return;
         }
         let marks = self.marks;
-        let rest = self.alike.skip(events, |string| !marks.has(string));
+        let rest = self.alike.skip(events, |string| !marks.names.contains(&string));
         if rest.is_empty() {
             return;
         }
@@ -124,12 +135,6 @@ impl Watch {
 impl Marks {
     fn all(&self) -> impl Iterator<Item = &Mark> {
         self.failed.iter().chain(self.whole)
-    }
-
-    /// Whether one of them is this string, given without its quotes.
-    fn has(&self, string: &[u8]) -> bool {
-        self.all()
-            .any(|mark| matches!(mark.needle().needle(), [b'"', name @ .., b'"'] if name == string))
     }
 
     /// How much of the beginning of events without any of them holds none, whatever follows it.
@@ -260,6 +265,19 @@ mod tests {
             &["data: {\"type\":\"response.incomplete\"}\n\n"]
         ));
         assert!(!failed(Api::Embeddings, &[error]));
+    }
+
+    #[test]
+    fn all_that_has_quotes_has_a_name() {
+        for marks in [&CHAT, &MESSAGES, &RESPONSES] {
+            for mark in marks.all() {
+                let needle = mark.needle().needle();
+                let name = needle
+                    .strip_prefix(b"\"")
+                    .and_then(|rest| rest.strip_suffix(b"\""));
+                assert!(name.is_none_or(|name| marks.names.contains(&name)), "{mark:?}");
+            }
+        }
     }
 
     #[test]
