@@ -96,22 +96,24 @@ impl<F: FnMut(&[u8])> Look for EventLook<F> {
     fn data(&mut self, data: &Bytes) {
         let Some(decoder) = &mut self.decoder else { return };
         let mut rest = &data[..];
-        while let Some((event, behind)) = decoder.next_plain(rest) {
-            (self.show)(event);
-            rest = behind;
-        }
-        if rest.is_empty() {
-            return;
-        }
-        let mut failed = false;
-        for outcome in decoder.push(data.slice_ref(rest)) {
-            match outcome {
-                Ok(event) => show_data(&event, &mut self.show),
-                Err(_) => failed = true,
+        loop {
+            while let Some((event, behind)) = decoder.next_plain(rest) {
+                (self.show)(event);
+                rest = behind;
             }
-        }
-        if failed {
-            self.decoder = None;
+            if rest.is_empty() {
+                return;
+            }
+            match decoder.push(data.slice_ref(rest)).next() {
+                Some(Ok(event)) => show_data(&event, &mut self.show),
+                Some(Err(_)) => {
+                    self.decoder = None;
+                    return;
+                }
+                None => return,
+            }
+            // Those behind one that began in an earlier frame are plain again.
+            rest = &rest[rest.len() - decoder.take_unread()..];
         }
     }
 

@@ -127,7 +127,7 @@ mod tests {
     }
 
     /// Whether all of it is like what was learnt, and the strings that are new in it.
-    fn new_in<'e>(alike: &mut Alike, events: &'e str) -> (bool, Vec<String>) {
+    fn new_in(alike: &mut Alike, events: &str) -> (bool, Vec<String>) {
         let new = std::cell::RefCell::default();
         let rest = alike.skip(events.as_bytes(), |string| {
             let text = String::from_utf8_lossy(string).into_owned();

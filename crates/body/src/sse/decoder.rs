@@ -115,6 +115,14 @@ impl SseDecoder {
         Some((data, rest))
     }
 
+    /// Behind an event: forgets what was not read of the frame, and says how much it is.
+    pub(crate) fn take_unread(&mut self) -> usize {
+        let unread = self.frame.len() - self.position;
+        self.frame = Bytes::new();
+        (self.start, self.position) = (0, 0);
+        unread
+    }
+
     /// Whether the next byte is the first one of an event.
     fn is_between_events(&self) -> bool {
         self.frame.is_empty()
