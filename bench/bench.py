@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -86,10 +87,17 @@ def check_errors(gateway, phase, seen):
 
 
 def start(gateway, run, stack):
-    """The gateway, started until the stack is left; (its record, pid, its folder)."""
+    """The gateway, started until the stack is left; (its record, pid, its folder). Where it is to start several times,
+    the median time to ready counts: one start tells more about the machine's files and caches."""
     record = {'name': gateway.name, 'run': run, 'time': time.time()}
+    ready = []
+    for _ in range(int(gateway.options.get('starts', 1)) - 1):
+        with gateway.running() as (_, ready_s, _):
+            ready.append(ready_s)
     pid, ready_s, folder = stack.enter_context(gateway.running())
-    record['ready_s'] = round(ready_s, 4)
+    ready.append(ready_s)
+    record['ready_s'] = round(statistics.median(ready), 4)
+    record['starts_s'] = [round(seconds, 4) for seconds in ready]
     if pid:
         time.sleep(float(gateway.options.get('settle', 0.5)))
         record['idle_mb'] = round(memory_mb(pid), 2)

@@ -50,6 +50,8 @@ mod limits;
 #[cfg(test)]
 mod messages;
 #[cfg(test)]
+mod mirror;
+#[cfg(test)]
 mod policies;
 #[cfg(test)]
 mod prompts;
@@ -79,6 +81,8 @@ mod streams;
 mod support;
 #[cfg(test)]
 mod timers;
+#[cfg(test)]
+mod tls_clients;
 #[cfg(test)]
 mod tls_upstream;
 #[cfg(test)]

@@ -298,3 +298,77 @@ async fn the_default_backend_answers_in_place_of_an_error() {
         assert_eq!(line["cluster"], "outbound|80||mock.static", "{line}");
     }
 }
+
+/// The service `mock` at both addresses.
+fn both(first: &tollgate_mock_llm::Handle, second: &tollgate_mock_llm::Handle) -> String {
+    let one = format!("domain: \"{}\"", first.addr());
+    let two = format!("domain: \"{},{}\"", first.addr(), second.addr());
+    bridge(&[("mock", first.addr())]).replace(&one, &two)
+}
+
+#[tokio::test]
+async fn a_client_stays_with_the_endpoint_that_its_cookie_chose() {
+    let (first, second) = (named("first"), named("second"));
+    let annotations = [
+        ("higress.io/affinity", "cookie"),
+        ("higress.io/session-cookie-name", "home"),
+        ("higress.io/session-cookie-max-age", "60"),
+    ];
+    let text = documents(&[
+        both(&first, &second),
+        ingress("api", "/", "mock.static", &annotations),
+    ]);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    let mut homes = BTreeMap::new();
+    for _ in 0..40 {
+        let answer = send(gateway.http, get("/echo")).await.unwrap();
+        let cookie = answer.header("set-cookie").to_owned();
+        let (pair, attributes) = cookie.split_once("; ").unwrap();
+        assert_eq!(attributes, "Max-Age=60; Path=/; HttpOnly");
+        homes.insert(pair.to_owned(), answer.json()["server"].clone());
+    }
+    for server in ["first", "second"] {
+        assert!(homes.values().any(|home| home == server), "{homes:?}");
+    }
+    for (pair, home) in &homes {
+        let answer = with_header(&gateway, Method::GET, "cookie", &format!("a=b; {pair}")).await;
+        assert_eq!(&answer.json()["server"], home, "{pair}");
+        assert_eq!(answer.header("set-cookie"), "", "it has one already");
+    }
+}
+
+#[tokio::test]
+async fn requesters_are_told_apart_by_what_a_route_names() {
+    let (first, second) = (named("first"), named("second"));
+    for (variable, of) in [
+        (
+            "$http_x-user",
+            (|user| ("/echo".to_owned(), user)) as fn(String) -> (String, String),
+        ),
+        ("$arg_user", |user| (format!("/echo?user={user}"), String::new())),
+        ("$request_uri", |user| (format!("/echo/{user}"), String::new())),
+    ] {
+        let annotations = [("higress.io/upstream-hash-by", variable)];
+        let text = documents(&[
+            both(&first, &second),
+            ingress("api", "/", "mock.static", &annotations),
+        ]);
+        let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+        let mut homes = BTreeMap::new();
+        for number in 0..60 {
+            let user = format!("user-{}", number % 20);
+            let (path, header) = of(user.clone());
+            let request = Request::get(path)
+                .header("x-user", header)
+                .body(Bytes::new())
+                .unwrap();
+            let server = send(gateway.http, request).await.unwrap().json()["server"].clone();
+            assert_eq!(
+                homes.entry(user.clone()).or_insert_with(|| server.clone()),
+                &server,
+                "{variable} {user}"
+            );
+        }
+        assert!(homes.values().any(|home| home == "first") && homes.values().any(|home| home == "second"));
+    }
+}

@@ -191,6 +191,7 @@ async fn secured(
         authority: &authority.pem(),
         name,
         protocol,
+        identity: None,
     };
     let request = Request::get(format!("https://{name}/echo"))
         .body(Bytes::new())
@@ -232,6 +233,7 @@ async fn streams_pass_over_tls_and_h2() {
         authority: &authority.pem(),
         name: "one.example",
         protocol: Protocol::Http2,
+        identity: None,
     };
     let (mut request, _) = ordered("stall-between;after=3", CHAT_STREAM);
     *request.uri_mut() = format!("https://one.example{CHAT_PATH}").parse().unwrap();
@@ -273,6 +275,7 @@ async fn https_opens_with_the_first_certificate() {
         authority: &pem,
         name: "one.example",
         protocol: Protocol::Http2,
+        identity: None,
     };
     let request = Request::get("https://one.example/echo")
         .body(Bytes::new())

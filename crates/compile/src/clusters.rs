@@ -113,8 +113,8 @@ fn cluster(
         client_certificate: None,
     });
     let Some(plan) = wish else { return cluster };
-    if let Some(policy) = plan.features.load_balance {
-        cluster.load_balance = policy;
+    if let Some(policy) = &plan.features.load_balance {
+        cluster.load_balance = policy.clone();
     }
     if let Some(wanted) = &plan.features.upstream_tls {
         cluster.protocol = wanted.protocol;

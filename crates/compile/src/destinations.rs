@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tollgate_kinds::Diagnostic;
 use tollgate_kinds::ingress::{IngressBackend, ServiceBackend, ServicePortRef};
 use tollgate_snapshot::Cluster;
-use tollgate_snapshot::policy::HeaderControl;
+use tollgate_snapshot::policy::{HeaderControl, Mirror};
 use tollgate_snapshot::route::Destination;
 
 use crate::Input;
-use crate::annotations::WrittenDestination;
+use crate::annotations::{MirrorTarget, WrittenDestination};
 use crate::clusters::{Clusters, cluster_name};
 use crate::ingress::Plan;
 use crate::registries::BRIDGE_NAME;
@@ -248,6 +248,40 @@ impl Upstreams<'_> {
         let host = kubernetes_host(wanted.namespace(plan.ingress), &wanted.service, input);
         let port = self.services.find(&host)?.ports.first()?;
         self.clusters.get(cluster_name(&host, port.number, "").as_str())
+    }
+
+    /// Where `mirror-target-*` sends copies; `None` when the Ingress wants none, or (with a diagnostic) when there is no such
+    /// service.
+    pub(crate) fn mirror(
+        &self,
+        input: &Input<'_>,
+        plan: &Plan<'_>,
+        diagnostics: &mut Vec<Diagnostic>,
+    ) -> Option<Arc<Mirror>> {
+        let wanted = plan.features.mirror.as_ref()?;
+        let (host, port) = match &wanted.target {
+            MirrorTarget::Named(host, port) => (host.clone(), Some(*port)),
+            MirrorTarget::Service { service, port, .. } => {
+                let host = kubernetes_host(wanted.target.namespace(plan.ingress), service, input);
+                let first = || Some(self.services.find(&host)?.ports.first()?.number);
+                let port = port.or_else(first);
+                (host, port)
+            }
+        };
+        let cluster = port.and_then(|port| self.clusters.get(cluster_name(&host, port, "").as_str()));
+        if cluster.is_none() {
+            let what = port.map_or_else(|| host.clone(), |port| format!("{host} with port {port}"));
+            let message = format!("no service {what} is known: nothing is mirrored");
+            let warning = plan
+                .ingress
+                .warning(&plan.annotation(wanted.target.key()), message);
+            if !diagnostics.contains(&warning) {
+                diagnostics.push(warning);
+            }
+        }
+        let percent = wanted.percent;
+        let cluster = cluster.filter(|_| percent > 0)?.clone();
+        Some(Arc::new(Mirror { cluster, percent }))
     }
 
     /// `default-backend`: takes over while the first destination does not exist or has no healthy endpoint.

@@ -25,6 +25,7 @@ mod rules;
 mod services;
 mod settings;
 mod templates;
+mod terms;
 mod tls;
 mod tracing;
 mod wasm;

@@ -264,6 +264,7 @@ impl Drafter<'_> {
             retry: features.retry.clone().unwrap_or_default(),
             rewrite,
             error_page: self.error_page(plan),
+            mirror: self.upstreams.mirror(self.input, plan, diagnostics),
             upstream_host: features.rewrite.host.clone(),
             headers: features.headers.clone(),
             cors: features.cors.clone(),

@@ -2,7 +2,7 @@
 //!
 //! A host of an Ingress gets the Secret of the first `spec.tls` entry that names it literally; without one, or
 //! (when asked for) without that Secret, `higress-https` may supply one. The first Ingress that claims a host keeps
-//! it. A bad certificate leaves only its own host without TLS.
+//! it. A bad certificate leaves only its own host without TLS. What a host asks of its clients is in `terms`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +12,12 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use tollgate_kinds::{Diagnostic, Secret};
 use tollgate_snapshot::Certificates;
+use tollgate_snapshot::certificate::Served;
 
 use crate::Input;
+use crate::annotations::{AUTHORITIES, DownstreamTls};
 use crate::ingress::{Plan, PlannedHost};
+use crate::terms::terms;
 
 /// Keys of a Secret that hold a certificate chain, the preferred one first.
 pub(crate) const CERTIFICATE_KEYS: &[&str] = &["tls.crt", "cert"];
@@ -56,7 +59,16 @@ pub(crate) fn certificates(
                 .entry(secret.clone())
                 .or_insert_with(|| build(input, plan, &field, &secret, diagnostics));
             if let Some(key) = key {
-                insert(&mut certificates, &host.host, key.clone());
+                let key = key.clone();
+                let served = match asking(plans, &host.host) {
+                    Some((asking, asked)) => hold_to(input, asking, asked, key, diagnostics),
+                    None => Served {
+                        key: Some(key),
+                        terms: None,
+                    },
+                };
+                certificates.ask_clients |= served.asks_clients();
+                insert(&mut certificates, &host.host, served);
             }
         }
     }
@@ -66,13 +78,47 @@ pub(crate) fn certificates(
     certificates
 }
 
-fn insert(certificates: &mut Certificates, host: &str, key: Arc<CertifiedKey>) {
+/// The first Ingress of a host that asks something of handshakes.
+fn asking<'p, 'a>(plans: &'p [Plan<'a>], host: &str) -> Option<(&'p Plan<'a>, &'p DownstreamTls)> {
+    let mut own = plans.iter().filter(|plan| {
+        plan.features.canary.is_none() && plan.hosts.iter().any(|planned| planned.host == host)
+    });
+    own.find_map(|plan| Some((plan, plan.features.downstream_tls.as_ref()?)))
+}
+
+/// The host with what it asks of clients; closed where they cannot be held to it.
+fn hold_to(
+    input: &Input<'_>,
+    plan: &Plan<'_>,
+    asked: &DownstreamTls,
+    key: Arc<CertifiedKey>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Served {
+    let field = plan.annotation(AUTHORITIES);
+    let terms = terms(input, plan, asked, &key);
+    let told = match &terms {
+        Err(message) => Some(plan.ingress.error(&field, format!("{message}: its hosts are not served over TLS"))),
+        Ok(terms) if terms.authorities.is_some() && plan.features.redirects.plain.is_none() => Some(plan.ingress.warning(
+            &field,
+            "over plain HTTP nobody is asked for a certificate: `higress.io/ssl-redirect: \"true\"` closes that way",
+        )),
+        Ok(_) => None,
+    };
+    if let Some(told) = told.filter(|told| !diagnostics.contains(told)) {
+        diagnostics.push(told);
+    }
+    let terms = terms.ok().map(Arc::new);
+    let key = terms.is_some().then_some(key);
+    Served { key, terms }
+}
+
+fn insert(certificates: &mut Certificates, host: &str, served: Served) {
     if host == "*" {
-        certificates.fallback = Some(key);
+        certificates.fallback = Some(served);
     } else if let Some(suffix) = host.strip_prefix('*') {
-        certificates.wildcard.push((suffix.into(), key));
+        certificates.wildcard.push((suffix.into(), served));
     } else {
-        certificates.exact.insert(host.into(), key);
+        certificates.exact.insert(host.into(), served);
     }
 }
 

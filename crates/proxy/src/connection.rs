@@ -29,6 +29,7 @@ use crate::metered::Arriving;
 use crate::pulse::{Order, Pulse};
 use crate::request;
 use crate::stream::Stream;
+use crate::tls::Authorities;
 use crate::turn::Turns;
 use crate::worker::Worker;
 
@@ -43,6 +44,8 @@ pub(crate) struct Client {
     pub connection: Rc<Connection>,
     /// The peer's address, as forwarding headers show it.
     pub address: HeaderValue,
+    /// The authorities of which one vouched for it in its handshake.
+    pub vouched: Option<Authorities>,
     /// What it is doing, and what it is told to do.
     pub pulse: Rc<Pulse>,
     /// Counts it until its last request, or the tunnel it became, is over.
@@ -50,12 +53,13 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    fn new(connection: Connection, open: OpenConnection) -> Self {
+    fn new(connection: Connection, vouched: Option<Authorities>, open: OpenConnection) -> Self {
         let address = connection.peer.ip().to_canonical().to_string();
         Self {
             // An address in text is always a valid value.
             address: HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown")),
             connection: Rc::new(connection),
+            vouched,
             pulse: Rc::new(Pulse::new()),
             _open: open,
         }
@@ -73,7 +77,13 @@ impl Client {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn serve(open: OpenConnection, mut stream: Stream, peer: SocketAddr, local: SocketAddr) {
+pub(crate) async fn serve(
+    open: OpenConnection,
+    mut stream: Stream,
+    vouched: Option<Authorities>,
+    peer: SocketAddr,
+    local: SocketAddr,
+) {
     let worker = open.worker.clone();
     let (tls, server_name) = match &stream {
         Stream::Plain(_) => (false, None),
@@ -87,7 +97,7 @@ pub(crate) async fn serve(open: OpenConnection, mut stream: Stream, peer: Socket
         server_name,
         tls,
     };
-    let client = Rc::new(Client::new(connection, open));
+    let client = Rc::new(Client::new(connection, vouched, open));
     worker.clients.add(&client.pulse);
     if worker.shutdown.phase() != Phase::Running {
         // Its handshake was under way when the others were told.

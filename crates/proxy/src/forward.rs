@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::header::LOCATION;
+use http::header::{LOCATION, SET_COOKIE};
 use http::{HeaderValue, Method, StatusCode};
 use http_body::Body as _;
 use tollgate_base::headers::{X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS, X_ENVOY_UPSTREAM_SERVICE_TIME};
@@ -25,11 +25,13 @@ use crate::account;
 use crate::callout::Callouts;
 use crate::error_page::Question;
 use crate::hold;
+use crate::mirror;
 use crate::models;
 use crate::normalise::remove_hop_by_hop;
 use crate::rewrite;
 use crate::route::Router;
 use crate::spans;
+use crate::sticky;
 
 /// Largest body, in bytes, that is read before it is sent, so that it can be sent again; Envoy keeps as much.
 const RETRY_BUFFER: usize = 32 * 1024;
@@ -61,6 +63,11 @@ impl Host for Router<'_> {
         rewrite::apply(&route.policy, &mut request)?;
         rewrite::edit(request.headers_mut(), &destination.headers.request);
         exchange.record.trace.announce(request.headers_mut());
+        let cluster = destination.cluster.as_ref().ok();
+        let cookie = cluster.and_then(|cluster| sticky::note(cluster, &mut request, &exchange.record));
+        if let Some(mirror) = route.policy.mirror.as_deref() {
+            mirror::copy(mirror, &mut request, &self.worker.mirrors, &self.worker.upstreams);
+        }
         account::capture(&self.snapshot.settings.access_log, &exchange.record, &request);
 
         let mut response = self
@@ -75,6 +82,9 @@ impl Host for Router<'_> {
         remove_hop_by_hop(response.headers_mut(), upgraded);
         rewrite::edit(response.headers_mut(), &route.policy.headers.response);
         rewrite::edit(response.headers_mut(), &destination.headers.response);
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
         if self.snapshot.settings.envoy_headers {
             add_service_time(&exchange.record, &mut response);
         }

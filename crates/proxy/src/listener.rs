@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tollgate_base::shutdown::Phase;
 use tollgate_base::task;
 
 use crate::connection;
 use crate::stream::Stream;
-use crate::tls::ServerSide;
+use crate::tls::{Authorities, ServerSide};
 use crate::worker::Worker;
 
 /// Connections waiting to be accepted, per socket.
@@ -87,25 +87,31 @@ fn admit(worker: &Rc<Worker>, tls: Option<&ServerSide>, stream: TcpStream, peer:
     if let Err(cause) = stream.set_nodelay(true) {
         tracing::debug!(error = %cause, "cannot set TCP_NODELAY");
     }
-    let acceptor = tls.map(|side| side.acceptor(worker.live.load().settings.alpn_h2));
-    let open = OpenConnection::new(worker.clone(), acceptor.is_some());
+    let tls = tls.cloned();
+    let open = OpenConnection::new(worker.clone(), tls.is_some());
     let turns = worker.turns;
     let serving = async move {
-        let stream = match acceptor {
-            None => Some(Stream::Plain(stream)),
+        let (stream, vouched) = match tls {
+            None => (Stream::Plain(stream), None),
             // Boxed: a handshake is large and soon over.
-            Some(acceptor) => Box::pin(handshake(acceptor, stream)).await,
+            Some(side) => match Box::pin(handshake(&side, &open.worker, stream)).await {
+                Some((stream, vouched)) => (Stream::Tls(Box::new(stream)), vouched),
+                None => return,
+            },
         };
-        if let Some(stream) = stream {
-            connection::serve(open, stream, peer, local).await;
-        }
+        connection::serve(open, stream, vouched, peer, local).await;
     };
     drop(task::spawn_local("client connection", turns.seat(serving)));
 }
 
-async fn handshake(acceptor: TlsAcceptor, stream: TcpStream) -> Option<Stream> {
-    match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-        Ok(Ok(tls)) => Some(Stream::Tls(Box::new(tls))),
+async fn handshake(
+    side: &ServerSide,
+    worker: &Worker,
+    stream: TcpStream,
+) -> Option<(TlsStream<TcpStream>, Option<Authorities>)> {
+    let handshake = side.handshake(&worker.live, stream);
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(agreed)) => Some(agreed),
         Ok(Err(cause)) => {
             tracing::debug!(error = %cause, "TLS handshake failed");
             None

@@ -19,7 +19,7 @@ use crate::metered::Arriving;
 use crate::normalise::{Normalised, normalise};
 use crate::route::Router;
 use crate::worker::Worker;
-use crate::{cors, gate, grpc, panic, reply, truncation, upgrade};
+use crate::{cors, gate, grpc, panic, reply, tls, truncation, upgrade};
 
 /// Serves one request: exactly one answer, exactly one settlement. `takeover` is the client's side of a protocol
 /// upgrade that it asked for.
@@ -34,6 +34,9 @@ pub(crate) fn handle(
     let started = clock::now();
     let snapshot = worker.live.load();
     let mut normal = normalise(client, &snapshot.settings, started, incoming, takeover.is_some());
+    if client.connection.tls && normal.refusal.is_none() {
+        normal.refusal = tls::misdirected(&snapshot.certificates, client.vouched.as_ref(), &normal.host);
+    }
     if let Some(tracing) = &snapshot.settings.tracing {
         let tracer = worker.tracer.of(tracing);
         normal

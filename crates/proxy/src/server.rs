@@ -19,6 +19,7 @@ use tollgate_wasm::Modules;
 use crate::callout::WorkerCallouts;
 use crate::gate::RateBuckets;
 use crate::listener::{self, Listener};
+use crate::mirror::Mirrors;
 use crate::observer::Observers;
 use crate::pulse::Clients;
 use crate::tls::ServerSide;
@@ -241,6 +242,7 @@ fn run_worker(seed: Seed, messages: mpsc::UnboundedReceiver<Message>) {
             max_connections: seed.max_connections,
             connections: Cell::new(0),
             clients: Clients::default(),
+            mirrors: Mirrors::default(),
             turns: Turns::begin(),
             ending: Rc::default(),
         });

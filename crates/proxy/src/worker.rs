@@ -10,6 +10,7 @@ use tollgate_upstream::Upstreams;
 
 use crate::ending::Ending;
 use crate::gate::RateBuckets;
+use crate::mirror::Mirrors;
 use crate::observer::Observer;
 use crate::pulse::Clients;
 use crate::tracers::WorkerTracer;
@@ -25,6 +26,8 @@ pub(crate) struct Worker {
     pub observer: Observer,
     /// Where traces go.
     pub tracer: WorkerTracer,
+    /// Copies of requests under way.
+    pub mirrors: Mirrors,
     /// Token buckets of all workers.
     pub rates: Arc<RateBuckets>,
     /// Whether the gateway is going down.

@@ -1,19 +1,61 @@
-//! Server certificates, chosen by SNI: exact name, then wildcard, then the one of host `*`.
+//! Server certificates and what a host asks of a handshake, chosen by SNI: exact name, then wildcard, then host `*`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 
 /// Certificates of the HTTPS listener. Empty means that the listener stays closed.
 #[derive(Debug, Default)]
 pub struct Certificates {
     /// By exact lower-case name.
-    pub exact: HashMap<Box<str>, Arc<CertifiedKey>>,
+    pub exact: HashMap<Box<str>, Served>,
     /// By suffix including the dot (`.foo.com` for `*.foo.com`), longest first.
-    pub wildcard: Vec<(Box<str>, Arc<CertifiedKey>)>,
+    pub wildcard: Vec<(Box<str>, Served)>,
     /// For host `*`: also serves handshakes without SNI.
-    pub fallback: Option<Arc<CertifiedKey>>,
+    pub fallback: Option<Served>,
+    /// Whether any host asks its clients for certificates.
+    pub ask_clients: bool,
+}
+
+/// How a host is served over TLS.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// What it shows. `None`: nobody gets in, since what it asks of its clients cannot be checked.
+    pub key: Option<Arc<CertifiedKey>>,
+    /// What it asks; `None` is nothing, in the usual versions of TLS.
+    pub terms: Option<Arc<Terms>>,
+}
+
+impl Served {
+    /// Whether somebody must vouch for its clients.
+    #[must_use]
+    pub fn asks_clients(&self) -> bool {
+        self.key.is_none()
+            || self
+                .terms
+                .as_ref()
+                .is_some_and(|terms| terms.authorities.is_some())
+    }
+
+    /// Whether a client may speak to it for whom `vouched`, or nobody.
+    #[must_use]
+    pub fn admits(&self, vouched: Option<&Arc<[u8]>>) -> bool {
+        let asked = self.terms.as_ref().and_then(|terms| terms.authorities.as_ref());
+        self.key.is_some() && (asked.is_none() || asked == vouched)
+    }
+}
+
+/// What a host asks of a handshake (routing spec §8.13).
+#[derive(Debug)]
+pub struct Terms {
+    /// ALPN offers h2, then HTTP/1.1.
+    pub both: Arc<ServerConfig>,
+    /// ALPN offers HTTP/1.1 only.
+    pub http1: Arc<ServerConfig>,
+    /// PEM of the authorities of which one must vouch for a client; `None` asks for nobody's word.
+    pub authorities: Option<Arc<[u8]>>,
 }
 
 impl Certificates {
@@ -23,21 +65,19 @@ impl Certificates {
         self.exact.is_empty() && self.wildcard.is_empty() && self.fallback.is_none()
     }
 
-    /// The certificate for a handshake with this server name.
+    /// How the host of this name is served; without a name, what has no SNI.
     #[must_use]
-    pub fn find(&self, server_name: Option<&str>) -> Option<Arc<CertifiedKey>> {
+    pub fn find(&self, server_name: Option<&str>) -> Option<&Served> {
         let Some(name) = server_name.map(str::to_ascii_lowercase) else {
-            return self.fallback.clone();
+            return self.fallback.as_ref();
         };
-        if let Some(key) = self.exact.get(name.as_str()) {
-            return Some(key.clone());
+        if let Some(served) = self.exact.get(name.as_str()) {
+            return Some(served);
         }
         let suffix = self
             .wildcard
             .iter()
             .find(|(suffix, _)| name.len() > suffix.len() && name.ends_with(&**suffix));
-        suffix
-            .map(|(_, key)| key.clone())
-            .or_else(|| self.fallback.clone())
+        suffix.map(|(_, served)| served).or(self.fallback.as_ref())
     }
 }

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderName;
+
 /// One destination service.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cluster {
@@ -90,7 +92,7 @@ pub enum Verification {
 }
 
 /// How an endpoint is picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub enum LoadBalance {
     /// The less loaded of two random ones.
     #[default]
@@ -99,6 +101,36 @@ pub enum LoadBalance {
     RoundRobin,
     /// At random, by weight.
     Random,
+    /// Always the same one for the same requester while it can be used; at random for who shows nothing to tell it by.
+    Sticky(Requester),
+}
+
+/// What tells one requester of a service from another (routing spec §8.12).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Requester {
+    /// A cookie, which the gateway hands out to who has none.
+    Cookie(Arc<StickyCookie>),
+    /// The address of the client.
+    Address,
+    /// Path and query, as they go upstream.
+    Path,
+    /// The authority, as it goes upstream.
+    Authority,
+    /// The value of a header.
+    Header(HeaderName),
+    /// The value of a query parameter.
+    Query(Arc<str>),
+}
+
+/// The cookie that ties a client to an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct StickyCookie {
+    /// Its name, a token.
+    pub name: Box<str>,
+    /// Its path; holds nothing that could end the attribute.
+    pub path: Box<str>,
+    /// Its age in seconds; 0 ends with the browser's session.
+    pub max_age: u64,
 }
 
 impl Cluster {

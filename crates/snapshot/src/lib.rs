@@ -13,7 +13,9 @@ pub mod route;
 pub mod settings;
 
 pub use certificate::Certificates;
-pub use cluster::{Cluster, ClusterTls, Endpoints, LoadBalance, UpstreamProtocol, Verification};
+pub use cluster::{
+    Cluster, ClusterTls, Endpoints, LoadBalance, Requester, StickyCookie, UpstreamProtocol, Verification,
+};
 pub use host::{Hosts, VirtualHost};
 pub use live::Live;
 pub use policy::Policy;

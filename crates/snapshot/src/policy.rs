@@ -19,6 +19,8 @@ pub struct Policy {
     pub rewrite: Option<PathRewrite>,
     /// `custom-http-errors`.
     pub error_page: Option<Arc<ErrorPage>>,
+    /// `mirror-target-*`.
+    pub mirror: Option<Arc<Mirror>>,
     /// `upstream-vhost`: authority as the upstream sees it.
     pub upstream_host: Option<HeaderValue>,
     /// Header edits for every destination.
@@ -42,6 +44,15 @@ pub struct ErrorPage {
     pub route: HeaderValue,
     /// `x-envoy-fallback-service`: `NAMESPACE/SERVICE`.
     pub service: HeaderValue,
+}
+
+/// Who gets copies of requests, and of how many.
+#[derive(Debug)]
+pub struct Mirror {
+    /// Where copies go.
+    pub cluster: Arc<Cluster>,
+    /// Of 100 requests.
+    pub percent: u32,
 }
 
 /// The five timers; `None` is off. Units are seconds and milliseconds as configured, here durations.

@@ -13,12 +13,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// A request's body: whole, or as long as a test makes it.
 pub type RequestBody = BoxBody<Bytes, std::convert::Infallible>;
@@ -211,6 +212,8 @@ pub struct Secure<'a> {
     pub name: &'a str,
     /// The one protocol offered in ALPN.
     pub protocol: Protocol,
+    /// The certificate that is shown when one is asked for, and its key, as PEM.
+    pub identity: Option<(&'a str, &'a str)>,
 }
 
 /// Sends a request over a TLS connection of its own.
@@ -222,6 +225,22 @@ pub async fn open_tls(
     secure: &Secure<'_>,
     request: Request<Bytes>,
 ) -> Result<Opening, String> {
+    let stream = connect_tls(address, secure).await?;
+    exchange(stream, secure.protocol, whole(request), secure.name).await
+}
+
+/// What a handshake agrees on, in the names that rustls has for version and suite.
+///
+/// # Errors
+/// When the handshake or the choice of protocol fails.
+pub async fn agreed_tls(address: SocketAddr, secure: &Secure<'_>) -> Result<String, String> {
+    let stream = connect_tls(address, secure).await?;
+    let (_, session) = stream.get_ref();
+    let suite = session.negotiated_cipher_suite().map(|suite| suite.suite());
+    Ok(format!("{:?} {suite:?}", session.protocol_version()))
+}
+
+async fn connect_tls(address: SocketAddr, secure: &Secure<'_>) -> Result<TlsStream<TcpStream>, String> {
     let failed = |cause: &dyn std::fmt::Display| format!("tls: {cause}");
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(secure.authority.as_bytes()) {
@@ -234,11 +253,21 @@ pub async fn open_tls(
         Protocol::Http2 => b"h2",
     };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|cause| failed(&cause))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match secure.identity {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|cause| failed(&cause))?;
+            let chain = chain.map_err(|cause| failed(&cause))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|cause| failed(&cause))?
+        }
+    };
     config.alpn_protocols = vec![wanted.to_vec()];
     let name = ServerName::try_from(secure.name.to_owned()).map_err(|cause| failed(&cause))?;
     let stream = TcpStream::connect(address)
@@ -249,7 +278,7 @@ pub async fn open_tls(
     if stream.get_ref().1.alpn_protocol() != Some(wanted) {
         return Err(failed(&"the server did not choose the offered protocol"));
     }
-    exchange(stream, secure.protocol, whole(request), secure.name).await
+    Ok(stream)
 }
 
 fn whole(request: Request<Bytes>) -> Request<RequestBody> {

@@ -1,16 +1,38 @@
 //! Which endpoint gets the next request. Endpoints that recently refused a connection are passed over while another
 //! one is left.
+//!
+//! A requester that stays with an endpoint ([`StickyKey`]) is told by the proxy; every worker and every gateway of the
+//! same build sends it to the same one, without having to tell each other.
 
+use std::hash::BuildHasher;
 use std::rc::Rc;
 
+use foldhash::quality::FixedState;
 use smallvec::SmallVec;
 use tollgate_base::clock::Instant;
 use tollgate_snapshot::LoadBalance;
 
 use crate::endpoint::Endpoint;
 
+/// Who asks, for a cluster that keeps requesters apart ([`LoadBalance::Sticky`]); an extension of the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StickyKey(u64);
+
+impl StickyKey {
+    /// Of what tells this requester from others.
+    #[must_use]
+    pub fn of(told_by: &[u8]) -> Self {
+        Self(FixedState::default().hash_one(told_by))
+    }
+}
+
 /// `None` only when there is no endpoint at all.
-pub(crate) fn pick(endpoints: &[Rc<Endpoint>], policy: LoadBalance, now: Instant) -> Option<&Rc<Endpoint>> {
+pub(crate) fn pick<'a>(
+    endpoints: &'a [Rc<Endpoint>],
+    policy: &LoadBalance,
+    key: Option<StickyKey>,
+    now: Instant,
+) -> Option<&'a Rc<Endpoint>> {
     if let [only] = endpoints {
         return Some(only);
     }
@@ -20,18 +42,25 @@ pub(crate) fn pick(endpoints: &[Rc<Endpoint>], policy: LoadBalance, now: Instant
             .filter(|endpoint| !endpoint.is_ejected(now))
             .collect();
         if !healthy.is_empty() {
-            return by_policy(&healthy, policy);
+            return by_policy(&healthy, policy, key);
         }
     }
     let all: SmallVec<[&Rc<Endpoint>; 8]> = endpoints.iter().collect();
-    by_policy(&all, policy)
+    by_policy(&all, policy, key)
 }
 
-fn by_policy<'a>(candidates: &[&'a Rc<Endpoint>], policy: LoadBalance) -> Option<&'a Rc<Endpoint>> {
-    match policy {
-        LoadBalance::LeastRequest => less_loaded(candidates),
-        LoadBalance::RoundRobin => in_turn(candidates),
-        LoadBalance::Random => at_random(candidates, None).map(|index| candidates[index]),
+fn by_policy<'a>(
+    candidates: &[&'a Rc<Endpoint>],
+    policy: &LoadBalance,
+    key: Option<StickyKey>,
+) -> Option<&'a Rc<Endpoint>> {
+    match (policy, key) {
+        (LoadBalance::Sticky(_), Some(key)) => own_of(candidates, key),
+        (LoadBalance::Sticky(_) | LoadBalance::Random, _) => {
+            at_random(candidates, None).map(|index| candidates[index])
+        }
+        (LoadBalance::LeastRequest, _) => less_loaded(candidates),
+        (LoadBalance::RoundRobin, _) => in_turn(candidates),
     }
 }
 
@@ -49,6 +78,23 @@ fn less_loaded<'a>(candidates: &[&'a Rc<Endpoint>]) -> Option<&'a Rc<Endpoint>> 
     } else {
         first
     })
+}
+
+/// Rendezvous hashing by weight: each endpoint draws a lot that depends on itself and the requester, the best wins. When
+/// one goes, only its requesters move; when one comes, it takes its share from all.
+fn own_of<'a>(candidates: &[&'a Rc<Endpoint>], key: StickyKey) -> Option<&'a Rc<Endpoint>> {
+    /// Values of a lot: as many as a float tells apart.
+    const LOTS: u64 = 1 << 53;
+    let draw = FixedState::with_seed(key.0);
+    let lot = |endpoint: &Endpoint| {
+        #[expect(clippy::cast_precision_loss, reason = "below 2^53, by the remainder")]
+        let drawn = ((draw.hash_one(endpoint.address) % LOTS) as f64 + 0.5) / LOTS as f64;
+        f64::from(endpoint.weight) / -drawn.ln()
+    };
+    candidates
+        .iter()
+        .copied()
+        .max_by(|one, other| lot(one).total_cmp(&lot(other)))
 }
 
 /// Smooth weighted round robin: who has the most credit is next and pays what all the others earned.

@@ -17,7 +17,7 @@ use tollgate_body::{Body, Request, Response};
 use tollgate_observe::record::Record;
 use tollgate_snapshot::Cluster;
 
-use crate::balance;
+use crate::balance::{self, StickyKey};
 use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{self, DialFailure};
 use crate::http1::{Answer, Fault, Http1, Http1Body, Source};
@@ -73,7 +73,8 @@ impl Upstreams {
     ///
     /// Dropping the future or the body ends the upstream's work at once. A connection that had been idle and turns out
     /// to be closed is replaced without counting as an attempt. An upgrade (`101`) keeps its extension:
-    /// `hyper::upgrade::on(response)` gives the stream.
+    /// `hyper::upgrade::on(response)` gives the stream. A [`StickyKey`] among the extensions of `request` tells a cluster
+    /// that keeps requesters apart who asks.
     ///
     /// # Errors
     /// Before the head: 503 `UH`, `UF`, `UO`, `UC`, `UR`, 502 `UPE`, 504 of the timer that ran out, or the request
@@ -131,7 +132,7 @@ impl Upstreams {
             Some(endpoints) => endpoints,
             None => pool.resolve(now).await.map_err(|cause| cause.into_error(None))?,
         };
-        let chosen = balance::pick(&endpoints, cluster.load_balance, now);
+        let chosen = balance::pick(&endpoints, &cluster.load_balance, None, now);
         chosen
             .map(|endpoint| endpoint.address)
             .ok_or_else(failure::no_healthy_upstream)
@@ -301,7 +302,8 @@ impl Attempt<'_> {
     }
 
     fn choose(&self, endpoints: &[Rc<Endpoint>]) -> Result<Rc<Endpoint>, Error> {
-        balance::pick(endpoints, self.cluster.load_balance, self.started)
+        let key = self.request.extensions().get::<StickyKey>().copied();
+        balance::pick(endpoints, &self.cluster.load_balance, key, self.started)
             .cloned()
             .ok_or_else(failure::no_healthy_upstream)
     }

@@ -10,8 +10,10 @@ mod canary;
 mod conditions;
 mod cors;
 mod destination;
+mod downstream_tls;
 mod headers;
 mod load_balance;
+mod mirror;
 mod path;
 mod reader;
 mod redirect;
@@ -30,6 +32,8 @@ use tollgate_snapshot::policy::{AddressRange, Cors, HeaderControl, RateLimit, Re
 pub(crate) use canary::{Canary, Variant};
 pub(crate) use conditions::Conditions;
 pub(crate) use destination::{DefaultBackend, Written, WrittenDestination};
+pub(crate) use downstream_tls::{AUTHORITIES, DownstreamTls};
+pub(crate) use mirror::{MirrorTarget, WrittenMirror};
 pub(crate) use path::PathStyle;
 pub(crate) use reader::Note;
 pub(crate) use redirect::Redirects;
@@ -46,6 +50,7 @@ pub(crate) struct Features {
     pub(crate) default_backend: Option<DefaultBackend>,
     /// `custom-http-errors`, with `default-backend` only.
     pub(crate) replaced_errors: Vec<StatusCode>,
+    pub(crate) mirror: Option<WrittenMirror>,
     pub(crate) canary: Option<Canary>,
     pub(crate) path: PathStyle,
     pub(crate) rewrite: Rewrite,
@@ -59,6 +64,7 @@ pub(crate) struct Features {
     pub(crate) rate: Option<Arc<RateLimit>>,
     pub(crate) load_balance: Option<LoadBalance>,
     pub(crate) upstream_tls: Option<UpstreamTls>,
+    pub(crate) downstream_tls: Option<DownstreamTls>,
     /// Set when a match condition cannot be read: the Ingress gets no routes.
     pub(crate) unroutable: Option<Note>,
 }
@@ -90,6 +96,7 @@ struct Group {
 /// Every group that is honoured.
 static GROUPS: &[Group] = &[
     destination::GROUP,
+    mirror::GROUP,
     canary::GROUP,
     path::GROUP,
     rewrite::GROUP,
@@ -102,6 +109,7 @@ static GROUPS: &[Group] = &[
     access::GROUP,
     load_balance::GROUP,
     upstream_tls::GROUP,
+    downstream_tls::GROUP,
 ];
 
 const NOT_YET: &str = "not supported yet: ignored";
@@ -110,14 +118,6 @@ const DEAD: &str = "has no effect since Higress 2.0: use the plugin `basic-auth`
 
 /// Keys that are known and change nothing, with what to tell the user; `None` is silence.
 static IDLE: &[(&str, Option<&str>)] = &[
-    ("mirror-target-service", Some(NOT_YET)),
-    ("mirror-target-fqdn", Some(NOT_YET)),
-    ("mirror-target-fqdn-port", Some(NOT_YET)),
-    ("mirror-percentage", Some(NOT_YET)),
-    ("auth-tls-secret", Some(NOT_YET)),
-    ("ssl-cipher", Some(NOT_YET)),
-    ("tls-min-protocol-version", Some(NOT_YET)),
-    ("tls-max-protocol-version", Some(NOT_YET)),
     ("rpc-destination-name", Some(NOT_YET)),
     ("mcp-server", Some(NOT_YET)),
     ("mcp-server-match-rule-domains", Some(NOT_YET)),
@@ -227,7 +227,7 @@ mod tests {
         let (_, notes) = read_from(&[
             ("higress.io/resource-definer", "higress"),
             ("higress.io/disabled.rewrite-path", "/x"),
-            ("higress.io/mirror-target-service", "a"),
+            ("higress.io/rpc-destination-name", "a"),
             ("nginx.ingress.kubernetes.io/auth-type", "basic"),
             ("nginx.ingress.kubernetes.io/proxy-body-size", "8m"),
             ("higress.io/timeot", "5"),
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                ("higress.io/mirror-target-service", NOT_YET),
+                ("higress.io/rpc-destination-name", NOT_YET),
                 ("higress.io/timeot", "not a known annotation: ignored"),
                 ("nginx.ingress.kubernetes.io/auth-type", DEAD),
                 ("tollgate.dev/timeout-conect", "not a known annotation: ignored"),

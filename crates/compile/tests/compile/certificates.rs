@@ -46,7 +46,7 @@ fn compiled(parts: &[String]) -> (Snapshot, Vec<String>) {
 
 /// The certificate of a handshake, as DER.
 fn served(snapshot: &Snapshot, name: Option<&str>) -> Option<Vec<u8>> {
-    let key = snapshot.certificates.find(name)?;
+    let key = snapshot.certificates.find(name)?.key.as_ref()?;
     Some(key.cert.first()?.to_vec())
 }
 

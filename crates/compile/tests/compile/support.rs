@@ -194,6 +194,9 @@ fn describe_route(route: &Route, head: &RequestHead<'_>) -> String {
         text.push_str(&format!(" host {}", host.to_str().unwrap()));
     }
     text.push_str(&describe_headers(&route.policy.headers));
+    if let Some(mirror) = &route.policy.mirror {
+        text.push_str(&format!(" mirror {}% {}", mirror.percent, mirror.cluster.name));
+    }
     if let Some(total) = route.policy.timers.total {
         text.push_str(&format!(" total {}s", total.as_secs()));
     }

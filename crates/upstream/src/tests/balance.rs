@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use tollgate_base::Flag;
 use tollgate_observe::Metrics;
-use tollgate_snapshot::{Cluster, Endpoints, LoadBalance};
+use tollgate_snapshot::{Cluster, Endpoints, LoadBalance, Requester};
 
-use crate::balance::pick;
+use crate::balance::{StickyKey, pick};
 use crate::endpoint::{Counters, Endpoint, Lease};
 use crate::tests::support::{Server, get, plain, send, text, upstreams, worker};
 
@@ -31,7 +31,7 @@ fn choices(endpoints: &[Rc<Endpoint>], policy: LoadBalance, count: usize, held: 
     let mut leases = Vec::new();
     let now = tollgate_base::clock::now();
     for _ in 0..count {
-        let endpoint = pick(endpoints, policy, now).unwrap();
+        let endpoint = pick(endpoints, &policy, None, now).unwrap();
         *chosen.entry(endpoint.address).or_default() += 1;
         if held {
             leases.push(Lease::new(Rc::clone(endpoint), now));
@@ -106,6 +106,62 @@ fn an_endpoint_that_refused_is_passed_over_for_a_growing_while() {
         all[0].connect_failed();
         all[1].connect_failed();
         assert_eq!(share(), 5);
+    });
+}
+
+/// Where each of a hundred requesters goes.
+fn homes(endpoints: &[Rc<Endpoint>]) -> Vec<SocketAddr> {
+    let policy = LoadBalance::Sticky(Requester::Address);
+    let now = tollgate_base::clock::now();
+    let home = |number: u32| {
+        let key = StickyKey::of(&number.to_be_bytes());
+        pick(endpoints, &policy, Some(key), now).unwrap().address
+    };
+    (0..100).map(home).collect()
+}
+
+#[test]
+fn a_requester_stays_where_it_is_while_others_come_and_go() {
+    worker(true, async {
+        let all = endpoints(&[1, 1, 1, 1]);
+        let before = homes(&all);
+        assert_eq!(homes(&all), before);
+        for endpoint in &all {
+            let own = before.iter().filter(|home| **home == endpoint.address).count();
+            assert!((10..=45).contains(&own), "{own} of 100");
+        }
+        let without_last = homes(&all[..3]);
+        for (old, new) in before.iter().zip(&without_last) {
+            assert!(old == new || *old == all[3].address);
+        }
+        assert!(!without_last.contains(&all[3].address));
+    });
+}
+
+#[test]
+fn sticky_keeps_the_weights_and_leaves_an_endpoint_that_refuses() {
+    worker(true, async {
+        let all = endpoints(&[9, 1]);
+        let before = homes(&all);
+        let first = before.iter().filter(|home| **home == all[0].address).count();
+        assert!((80..=97).contains(&first), "{first} of 100");
+        all[0].connect_failed();
+        assert!(homes(&all).iter().all(|home| *home == all[1].address));
+        all[0].connected();
+        assert_eq!(homes(&all), before);
+    });
+}
+
+#[test]
+fn who_shows_nothing_goes_anywhere() {
+    worker(true, async {
+        let shares = choices(
+            &endpoints(&[1, 1]),
+            LoadBalance::Sticky(Requester::Address),
+            1000,
+            false,
+        );
+        assert!(shares.iter().all(|share| *share > 350), "{shares:?}");
     });
 }
 
