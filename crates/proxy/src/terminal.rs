@@ -24,7 +24,7 @@ pub(crate) struct Watch {
 struct Marks {
     whole: &'static [Mark],
     failed: &'static [Mark],
-    /// What of them has quotes, without these.
+    /// What of them has quotes, without these, and the name that a kind has.
     names: &'static [&'static [u8]],
 }
 
@@ -33,8 +33,8 @@ struct Marks {
 enum Mark {
     /// The line `data: [DONE]`.
     Done,
-    /// A string that is a value, quotes included. A text of the model cannot hold it: its quotes are escaped.
-    Word(Needle),
+    /// What kind of event it is, quotes included: the value of `"type"`. As the model's whole text it says nothing.
+    Kind(Needle),
     /// A field, quotes included, with a value that is not null, not empty and not `"null"`.
     Field(Needle),
 }
@@ -66,18 +66,19 @@ static CHAT: Marks = Marks {
     names: &[b"finish_reason", b"error"],
 };
 static MESSAGES: Marks = Marks {
-    whole: &[Mark::Field(&STOP_REASON), Mark::Word(&MESSAGE_STOP)],
+    whole: &[Mark::Field(&STOP_REASON), Mark::Kind(&MESSAGE_STOP)],
     failed: &[Mark::Field(&ERROR)],
-    names: &[b"stop_reason", b"message_stop", b"error"],
+    names: &[b"stop_reason", b"message_stop", b"error", b"type"],
 };
 static RESPONSES: Marks = Marks {
-    whole: &[Mark::Word(&COMPLETED), Mark::Word(&INCOMPLETE)],
-    failed: &[Mark::Word(&FAILED), Mark::Word(&ERROR), Mark::Field(&ERROR)],
+    whole: &[Mark::Kind(&COMPLETED), Mark::Kind(&INCOMPLETE)],
+    failed: &[Mark::Kind(&FAILED), Mark::Kind(&ERROR), Mark::Field(&ERROR)],
     names: &[
         b"response.completed",
         b"response.incomplete",
         b"response.failed",
         b"error",
+        b"type",
     ],
 };
 static UNKNOWN: Marks = Marks {
@@ -152,14 +153,14 @@ impl Mark {
     fn needle(&self) -> Needle {
         match self {
             Mark::Done => &DONE,
-            Mark::Word(needle) | Mark::Field(needle) => needle,
+            Mark::Kind(needle) | Mark::Field(needle) => needle,
         }
     }
 
     fn is_in(&self, events: &[u8]) -> bool {
         places(self.needle(), events).any(|(at, end)| match self {
             Mark::Done => is_data_line(&events[..at]),
-            Mark::Word(_) => value_of(&events[end..]).is_none(),
+            Mark::Kind(_) => value_of(&events[end..]).is_none() && is_kind(&events[..at]),
             Mark::Field(_) => value_of(&events[end..]).is_some_and(says_something),
         })
     }
@@ -179,6 +180,12 @@ fn is_data_line(before: &[u8]) -> bool {
     let name = before.strip_suffix(b" ").unwrap_or(before);
     name.strip_suffix(b"data:")
         .is_some_and(|line| matches!(line.last(), None | Some(b'\n' | b'\r')))
+}
+
+/// Whether what stands before is the name of an event's kind, so that its value follows.
+fn is_kind(before: &[u8]) -> bool {
+    let name = before.trim_ascii_end().strip_suffix(b":");
+    name.is_some_and(|name| name.trim_ascii_end().ends_with(b"\"type\""))
 }
 
 /// Where the needle is: each beginning and end.
@@ -334,6 +341,11 @@ mod tests {
             Api::Responses,
             &[&event("created"), &event("x"), &event("y"), &event("failed")],
         );
+        let event = |name: &str| format!("data: {{\"model\":\"m\",\"{name}\":\"error\"}}\n\n");
+        sees_the_same(
+            Api::Responses,
+            &[&event("a"), &event("b"), &event("c"), &event("type")],
+        );
         let event = |text: &str| format!("data: {{\"content\":\"{text}\"}}\n\n");
         let done = "data: {\"content\":\"a\"}\n\ndata: [DONE]\n\ndata: {\"content\":\"a\"}\n\n";
         sees_the_same(Api::Chat, &[&event("b"), &event("c"), &event("d"), done]);
@@ -376,7 +388,9 @@ mod tests {
     }
 
     /// What events may be made of, broken ones too.
-    const PIECES: [&str; 22] = [
+    const PIECES: [&str; 24] = [
+        "\"type\":",
+        "type",
         "data: ",
         "{",
         "\"",
@@ -425,5 +439,18 @@ mod tests {
             "data: {\"type\": \"error\", \"code\": null}\n\n"
         ));
         assert!(whole(Api::Embeddings, ""));
+        // What the model says is no kind of event.
+        for (api, text) in [
+            (Api::AnthropicMessages, "message_stop"),
+            (Api::Responses, "error"),
+            (Api::Responses, "response.completed"),
+        ] {
+            for event in [
+                format!("data: {{\"type\":\"delta\",\"delta\":\"{text}\"}}\n\n"),
+                format!("data: {{\"delta\":{{\"text\" : \"{text}\"}},\"type\":\"delta\"}}\n\n"),
+            ] {
+                assert!(!whole(api, &event), "{event}");
+            }
+        }
     }
 }
