@@ -55,8 +55,11 @@ pub(crate) fn document(input: &[u8]) {
         let bytes = document.to_bytes();
         let is_text = std::str::from_utf8(&bytes).is_ok_and(is_json);
         assert!(is_text, "{wanted:?} makes {json:?} {bytes:?}");
-        let read = document.get(wanted).map(|value| value.text().into_owned());
-        assert_eq!(read.as_deref(), Some("new\n\"value"), "{wanted:?} in {bytes:?}");
+        // A colon in front of a key is for writing only: it keeps a number from being a place in an array.
+        if !wanted.contains(':') {
+            let read = document.get(wanted).map(|value| value.text().into_owned());
+            assert_eq!(read.as_deref(), Some("new\n\"value"), "{wanted:?} in {bytes:?}");
+        }
     }
     if document.remove(wanted).is_ok() {
         let bytes = document.to_bytes();

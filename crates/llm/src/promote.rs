@@ -2,15 +2,12 @@
 //!
 //! Works on OpenAI's dialect. Unlike in Higress it applies to every vendor.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// In a buffered answer: reasoning moves into each choice's empty content. Returns whether anything moved.
 pub fn promote(answer: &mut Value) -> bool {
     let mut moved = false;
-    for choice in answer["choices"].as_array_mut().into_iter().flatten() {
-        let Some(message) = choice["message"].as_object_mut() else {
-            continue;
-        };
+    for message in parts(answer, "message") {
         let blank = message
             .get("content")
             .is_none_or(|content| content.is_null() || content.as_str().is_some_and(is_blank));
@@ -24,6 +21,13 @@ pub fn promote(answer: &mut Value) -> bool {
         }
     }
     moved
+}
+
+/// The object `name` of each choice that has one. Looked up, not indexed: a vendor may answer with anything.
+fn parts<'a>(answer: &'a mut Value, name: &'static str) -> impl Iterator<Item = &'a mut Map<String, Value>> {
+    let choices = answer.get_mut("choices").and_then(Value::as_array_mut);
+    let each = choices.into_iter().flatten();
+    each.filter_map(move |choice| choice.get_mut(name)?.as_object_mut())
 }
 
 fn is_blank(text: &str) -> bool {
@@ -43,10 +47,7 @@ impl PromoteStream {
         if self.content_seen {
             return None;
         }
-        for choice in chunk["choices"].as_array_mut().into_iter().flatten() {
-            let Some(delta) = choice["delta"].as_object_mut() else {
-                continue;
-            };
+        for delta in parts(chunk, "delta") {
             if delta
                 .get("content")
                 .and_then(Value::as_str)
@@ -99,8 +100,14 @@ mod tests {
             answer(json!({"content": "c", "reasoning_content": "r"})),
             answer(json!({"content": ""})),
             json!({}),
+            json!(0),
+            json!([{"choices": []}]),
+            json!({"choices": 1}),
+            json!({"choices": [1, {"message": 1}, {}]}),
         ] {
+            let before = kept.clone();
             assert!(!promote(&mut kept));
+            assert_eq!(kept, before);
         }
     }
 
@@ -118,6 +125,21 @@ mod tests {
         let promoted = stream.chunk(&mut delta(json!({}), "stop".into())).unwrap();
         assert_eq!(promoted["choices"][0]["delta"]["content"], "ab");
         assert_eq!(stream.end(), None);
+    }
+
+    #[test]
+    fn chunks_that_are_none_stay_as_they_are() {
+        let mut stream = PromoteStream::default();
+        for mut chunk in [
+            json!(0),
+            json!("a"),
+            json!({}),
+            json!({"choices": [1, {"delta": 1}, {}]}),
+        ] {
+            let before = chunk.clone();
+            assert_eq!(stream.chunk(&mut chunk), None);
+            assert_eq!(chunk, before);
+        }
     }
 
     #[test]

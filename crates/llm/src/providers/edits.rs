@@ -95,7 +95,7 @@ pub(super) fn zhipuai(context: EditContext<'_>, request: &mut JsonDocument) -> R
 
 /// Moonshot reports usage inside the first choice; clients look for it outside.
 fn hoist_usage(chunk: &mut Value) -> bool {
-    let first = chunk["choices"].get_mut(0).and_then(Value::as_object_mut);
+    let first = chunk.pointer_mut("/choices/0").and_then(Value::as_object_mut);
     let Some(usage) = first.and_then(|choice| choice.shift_remove("usage")) else {
         return false;
     };
@@ -116,6 +116,16 @@ mod tests {
             chunk,
             json!({"id": "c", "choices": [{"index": 0, "delta": {}}], "usage": {"total_tokens": 3}})
         );
-        assert!(!hoist_usage(&mut json!({"choices": []})));
+        for mut other in [
+            json!({"choices": []}),
+            json!({"choices": [1]}),
+            json!({}),
+            json!(0),
+            json!("a"),
+        ] {
+            let before = other.clone();
+            assert!(!hoist_usage(&mut other));
+            assert_eq!(other, before);
+        }
     }
 }
