@@ -7,6 +7,7 @@ mod bytes_in_pieces;
 mod dialects;
 mod documents;
 mod json;
+mod requests;
 
 /// What a fuzzer drives.
 pub struct Target {
@@ -37,6 +38,10 @@ pub const TARGETS: &[Target] = &[
     Target {
         name: "dialects",
         run: dialects::answers,
+    },
+    Target {
+        name: "requests",
+        run: requests::bodies,
     },
     Target {
         name: "documents",
