@@ -15,7 +15,7 @@ use tollgate_base::{Error, Flag};
 
 use crate::events::{Cutter, Joiner};
 use crate::gather::Gathered;
-use crate::tap::{DataLook, EventLook, Tap, show_data};
+use crate::tap::{DataLook, EventLook, Look, Tap, show_data};
 use crate::{EventStream, JsonBodyError, JsonDocument, JsonError, SseEvent};
 
 /// A body made by somebody else: a plugin's wrapper, a translator.
@@ -163,6 +163,12 @@ impl Body {
             }
             other => Self::source(Tap::new(Self(other), EventLook::new(look))),
         }
+    }
+
+    /// Shows frames and how they end to `look`; an empty body only ends.
+    #[must_use]
+    pub fn observe(self, look: impl Look + 'static) -> Self {
+        Self::source(Tap::new(self, look))
     }
 
     /// Shows every frame of data to `look` as it passes.

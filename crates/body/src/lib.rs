@@ -17,6 +17,7 @@ pub use body::{Body, BoxedBody, Side, Source};
 pub use events::{EventMap, EventStream, Events};
 pub use json::{JsonBodyError, JsonDocument, JsonError, PathError};
 pub use sse::{DEFAULT_EVENT_LIMIT, Decoded, EVENT_LIMIT_NAME, SseDecoder, SseEvent};
+pub use tap::Look;
 
 /// A request on its way upstream.
 pub type Request = http::Request<Body>;

@@ -13,11 +13,13 @@ use tollgate_base::Error;
 use crate::{Body, Source, SseDecoder, SseEvent};
 
 /// What a passing frame is shown to.
-pub(crate) trait Look {
+pub trait Look {
     /// A frame of data.
     fn data(&mut self, data: &Bytes);
     /// The source ended cleanly; may be called more than once.
     fn end(&mut self);
+    /// The source broke off: what was shown is not all of it.
+    fn broken(&mut self) {}
 }
 
 /// A body and who looks at it.
@@ -56,7 +58,8 @@ impl<L: Look> HttpBody for Tap<L> {
                 }
             }
             Poll::Ready(None) => this.look.end(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => this.look.broken(),
+            Poll::Pending => {}
         }
         outcome
     }

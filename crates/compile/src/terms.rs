@@ -11,7 +11,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
-use tollgate_snapshot::certificate::Terms;
+use tollgate_snapshot::certificate::{Offers, Terms};
 
 use crate::Input;
 use crate::annotations::DownstreamTls;
@@ -40,15 +40,11 @@ pub(crate) fn terms(
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&asked.versions)
         .map_err(|cause| cause.to_string())?;
-    let mut both = builder
+    let config = builder
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key))));
-    let mut http1 = both.clone();
-    both.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    http1.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Terms {
-        both: Arc::new(both),
-        http1: Arc::new(http1),
+        offers: Offers::new(config),
         authorities,
     })
 }

@@ -8,16 +8,15 @@ use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::Uri;
 use http::header::TRANSFER_ENCODING;
 use http::uri::Authority;
-use http_body::{Body as HttpBody, Frame, SizeHint};
-use tollgate_base::{Error, task};
-use tollgate_body::{Body, Request, Response};
+use http_body::Body as _;
+use tollgate_base::task;
+use tollgate_body::{Body, Look, Request, Response};
 use tollgate_snapshot::Cluster;
 use tollgate_snapshot::policy::Mirror;
 use tollgate_upstream::Upstreams;
@@ -73,8 +72,7 @@ pub(crate) fn copy(mirror: &Mirror, request: &mut Request, mirrors: &Mirrors, up
         return;
     }
     let body = request.body_mut().take();
-    *request.body_mut() = Body::boxed(Copied {
-        body,
+    *request.body_mut() = body.observe(Keeping {
         so_far: BytesMut::new(),
         copy: Some(copy),
     });
@@ -131,65 +129,32 @@ async fn forget(answer: Response) {
     while let Some(Ok(_)) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
 }
 
-/// A body on its way upstream that leaves a copy behind when it has ended as it should.
-struct Copied {
-    body: Body,
+/// Keeps what passes on its way upstream, and leaves a copy behind when it has ended as it should.
+struct Keeping {
     so_far: BytesMut,
     /// `None` once it is sent or given up.
     copy: Option<Copy>,
 }
 
-impl Copied {
-    fn add(&mut self, data: &Bytes) {
+impl Look for Keeping {
+    fn data(&mut self, data: &Bytes) {
         if self.so_far.len() + data.len() > LONGEST {
-            self.copy = None;
-            self.so_far = BytesMut::new();
+            self.broken();
         }
         if self.copy.is_some() {
             self.so_far.extend_from_slice(data);
         }
     }
 
-    fn ended(&mut self) {
+    fn end(&mut self) {
         if let Some(copy) = self.copy.take() {
             copy.send(std::mem::take(&mut self.so_far).freeze());
         }
     }
-}
 
-impl HttpBody for Copied {
-    type Data = Bytes;
-    type Error = Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        let outcome = Pin::new(&mut self.body).poll_frame(context);
-        match &outcome {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    self.add(data);
-                }
-                // Nobody asks again for a body that has told it is over.
-                if self.body.is_end_stream() {
-                    self.ended();
-                }
-            }
-            Poll::Ready(None) => self.ended(),
-            // Half a request is no copy.
-            Poll::Ready(Some(Err(_))) => self.copy = None,
-            Poll::Pending => {}
-        }
-        outcome
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+    fn broken(&mut self) {
+        self.copy = None;
+        self.so_far = BytesMut::new();
     }
 }
 

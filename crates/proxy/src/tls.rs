@@ -12,33 +12,23 @@ use tokio::net::TcpStream;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 use tollgate_base::Error;
+use tollgate_snapshot::certificate::Offers;
 use tollgate_snapshot::{Certificates, Live};
 
 /// Server side of the HTTPS listener.
 #[derive(Clone)]
-pub(crate) struct ServerSide {
-    /// ALPN offers h2, then HTTP/1.1.
-    both: Arc<ServerConfig>,
-    /// ALPN offers HTTP/1.1 only (`disableAlpnH2`).
-    http1: Arc<ServerConfig>,
-}
+pub(crate) struct ServerSide(Offers);
 
 impl ServerSide {
     /// # Errors
     /// When the crypto provider lacks what TLS 1.2 and 1.3 need.
     pub(crate) fn new(live: &Live) -> Result<Self, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut both = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(FromSnapshot(live.clone())));
-        let mut http1 = both.clone();
-        both.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        http1.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Self {
-            both: Arc::new(both),
-            http1: Arc::new(http1),
-        })
+        Ok(Self(Offers::new(config)))
     }
 
     /// One handshake, as the configuration in force wants it for the name that the client gives; and the authorities of
@@ -55,12 +45,8 @@ impl ServerSide {
         let snapshot = live.load();
         let served = snapshot.certificates.find(begun.client_hello().server_name());
         let terms = served.and_then(|served| served.terms.as_ref());
-        let config = match (terms, snapshot.settings.alpn_h2) {
-            (Some(terms), true) => &terms.both,
-            (Some(terms), false) => &terms.http1,
-            (None, true) => &self.both,
-            (None, false) => &self.http1,
-        };
+        let offers = terms.map_or(&self.0, |terms| &terms.offers);
+        let config = offers.config(snapshot.settings.alpn_h2);
         let authorities = terms.and_then(|terms| terms.authorities.clone());
         let stream = begun.into_stream(Arc::clone(config)).await?;
         Ok((stream, authorities))

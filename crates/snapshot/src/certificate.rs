@@ -28,6 +28,33 @@ pub struct Served {
     pub terms: Option<Arc<Terms>>,
 }
 
+/// One way to agree, with either choice of protocols.
+#[derive(Debug, Clone)]
+pub struct Offers {
+    both: Arc<ServerConfig>,
+    http1: Arc<ServerConfig>,
+}
+
+impl Offers {
+    /// Of a configuration without protocols.
+    #[must_use]
+    pub fn new(mut config: ServerConfig) -> Self {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut both = config.clone();
+        both.alpn_protocols.insert(0, b"h2".to_vec());
+        Self {
+            both: Arc::new(both),
+            http1: Arc::new(config),
+        }
+    }
+
+    /// ALPN offers h2, then HTTP/1.1; or HTTP/1.1 only.
+    #[must_use]
+    pub fn config(&self, h2: bool) -> &Arc<ServerConfig> {
+        if h2 { &self.both } else { &self.http1 }
+    }
+}
+
 impl Served {
     /// Whether somebody must vouch for its clients.
     #[must_use]
@@ -50,10 +77,8 @@ impl Served {
 /// What a host asks of a handshake (routing spec §8.13).
 #[derive(Debug)]
 pub struct Terms {
-    /// ALPN offers h2, then HTTP/1.1.
-    pub both: Arc<ServerConfig>,
-    /// ALPN offers HTTP/1.1 only.
-    pub http1: Arc<ServerConfig>,
+    /// What is agreed on.
+    pub offers: Offers,
     /// PEM of the authorities of which one must vouch for a client; `None` asks for nobody's word.
     pub authorities: Option<Arc<[u8]>>,
 }
