@@ -16,8 +16,9 @@ use crate::metrics::{Counter, Metrics};
 
 /// A line waits at most this long in a worker's buffer.
 const FLUSH_AFTER: Duration = Duration::from_millis(100);
-/// A buffer of this many bytes is written at once.
-const FLUSH_BYTES: usize = 64 * 1024;
+/// A buffer of this many bytes is written at once. Much less, and under load the writer's turns cost the worker more than
+/// the writing; much more, and the lines are out of the cache when they are written.
+const FLUSH_BYTES: usize = 256 * 1024;
 /// A worker's buffer takes no more lines beyond this many bytes: the disk or the reader of our output is stuck.
 const BUFFER_LIMIT: usize = 4 * 1024 * 1024;
 /// Pause before another try when an output in non-blocking mode is full.
@@ -72,6 +73,8 @@ struct Orders {
     pending: bool,
     /// Do not wait for more lines.
     urgent: bool,
+    /// The writer has waited in vain for a line, and the next one wakes it.
+    asleep: bool,
     reopen: bool,
     close: bool,
     /// Rounds asked for and finished, for those who wait.
@@ -203,8 +206,11 @@ impl LineWriter {
             let mut orders = lock(&self.shared.orders);
             orders.pending = true;
             orders.urgent |= crossed;
+            let wakes = orders.asleep || orders.urgent;
             drop(orders);
-            self.shared.work.notify_one();
+            if wakes {
+                self.shared.work.notify_one();
+            }
         }
     }
 }
@@ -265,21 +271,25 @@ impl Writer {
         }
     }
 
-    /// Waits until there is something to do, and a little longer for more of it.
+    /// Waits until there is something to do, and a little longer for more of it. Lines mostly come behind others: only
+    /// one that comes after a pause wakes the writer.
     fn next_orders(&self) -> Orders {
         let idle = |orders: &mut Orders| !(orders.pending || Self::at_once(orders));
-        let orders = lock(&self.shared.orders);
-        let orders = self
-            .shared
-            .work
-            .wait_while(orders, idle)
-            .unwrap_or_else(PoisonError::into_inner);
         let gathering = |orders: &mut Orders| !Self::at_once(orders);
-        let waited = self
-            .shared
-            .work
-            .wait_timeout_while(orders, FLUSH_AFTER, gathering);
-        let (mut orders, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let work = &self.shared.work;
+        let mut orders = lock(&self.shared.orders);
+        loop {
+            let waited = work.wait_timeout_while(orders, FLUSH_AFTER, gathering);
+            orders = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if !idle(&mut orders) {
+                break;
+            }
+            orders.asleep = true;
+            orders = work
+                .wait_while(orders, idle)
+                .unwrap_or_else(PoisonError::into_inner);
+            orders.asleep = false;
+        }
         let taken = Orders {
             asked: orders.asked,
             ..std::mem::take(&mut *orders)
@@ -306,7 +316,7 @@ impl Writer {
             }
             full.clear();
             // A burst's memory is given back.
-            full.shrink_to(4 * FLUSH_BYTES);
+            full.shrink_to(2 * FLUSH_BYTES);
             self.spare = full;
         }
         drop(buffers);
@@ -504,11 +514,18 @@ mod tests {
         let path = directory.path().join("access.log");
         let metrics = Metrics::new();
         let sink = Sink::start(Target::File(path.clone()), &metrics).unwrap();
-        sink.writer().line(text("one\n"));
-        let orders = lock(&sink.shared.orders);
-        let written = |_: &Orders| metrics.server.access_log_lines.get() == 1;
-        assert!(sink.wait(orders, PATIENCE, written));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "one\n");
+        let log = sink.writer();
+        let lines = ["one\n", "right behind it\n", "after a pause\n"];
+        for (number, line) in (1..).zip(lines) {
+            while number == 3 && !lock(&sink.shared.orders).asleep {
+                thread::yield_now();
+            }
+            log.line(text(line));
+            let orders = lock(&sink.shared.orders);
+            let written = |_: &Orders| metrics.server.access_log_lines.get() == number;
+            assert!(sink.wait(orders, PATIENCE, written), "{line}");
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), lines.concat());
     }
 
     #[test]
