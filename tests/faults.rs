@@ -147,6 +147,17 @@ async fn an_answer_that_comes_encoded_unasked_is_translated_all_the_same() {
 }
 
 #[tokio::test]
+async fn a_compressed_answer_that_passes_and_stops_too_soon_is_cut_off() {
+    let scene = Scene::plain(&[]);
+    for coding in ["gzip", "deflate", "br", "zstd"] {
+        let (answer, line) = scene.chat(&format!("{coding},cut;how=end"), CHAT_STREAM).await;
+        assert!(answer.cut.is_some(), "{coding}: a clean end");
+        assert_eq!(line["termination"], "upstream_cut", "{coding}: {line}");
+        assert!(flags(&line["flags"]).contains(&"UC"), "{coding}: {line}");
+    }
+}
+
+#[tokio::test]
 async fn no_answer_is_a_503_that_names_the_broken_connection() {
     for (name, scene) in both() {
         for fault in ["reset", "close"] {

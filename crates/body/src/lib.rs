@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod body;
+pub mod coding;
 mod events;
 mod gather;
 pub mod http1;

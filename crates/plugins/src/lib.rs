@@ -21,7 +21,6 @@ mod bot_detect;
 mod callee;
 mod chatgpt_proxy;
 mod cluster_key_rate_limit;
-mod coding;
 mod consumers;
 mod cors;
 mod credentials;

@@ -14,6 +14,7 @@ mod alike;
 mod callout;
 mod connection;
 mod cors;
+mod encoded;
 mod ending;
 mod error_page;
 mod forward;

@@ -2,7 +2,7 @@
 //!
 //! Wraps `text/event-stream` answers: only whole events go out, and when the upstream fails in mid-stream, ends without
 //! having said that it was done, or the gateway stops, the client gets its dialect's error event instead of half an
-//! event, and no end marker. Other answers end in a reset.
+//! event, and no end marker. Other answers end in a reset, compressed ones too (`encoded`).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::{Error, Fault, Flag, Termination};
 use tollgate_body::{Body, Response, Source};
@@ -19,6 +19,7 @@ use tollgate_llm::Api;
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
 
+use crate::encoded;
 use crate::ending::{Ear, Ending, shutting_down};
 use crate::panic::poll_caught;
 use crate::reply;
@@ -29,7 +30,7 @@ const MAX_HELD_BACK: usize = 64 * 1024;
 
 /// Guards a streamed answer.
 pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Response) {
-    if !is_readable_stream(response.headers()) || record.original.method == Method::HEAD {
+    if !is_event_stream(response.headers()) || record.original.method == Method::HEAD {
         return;
     }
     let Some(dialect) = reply::dialect_of(record) else {
@@ -39,6 +40,11 @@ pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Res
     let api = from_upstream
         .then(|| Api::of_path(record.original.path.path()))
         .flatten();
+    let watch = Watch::over(api);
+    if let Some(coding) = coding(response.headers()).cloned() {
+        encoded::guard(&coding, record, watch, response.body_mut());
+        return;
+    }
     // An error event makes the answer longer than the upstream said.
     response.headers_mut().remove(CONTENT_LENGTH);
     let body = response.body_mut().take();
@@ -46,44 +52,41 @@ pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Res
         body: Some(body),
         record: record.clone(),
         dialect,
-        watch: Watch::over(api),
+        watch,
         ear: ending.listen(),
-        held: BytesMut::new(),
-        mid_event: false,
+        events: WholeEvents::default(),
         ready: VecDeque::new(),
     });
 }
 
-/// An event stream whose bytes are its text.
-fn is_readable_stream(headers: &HeaderMap) -> bool {
+fn is_event_stream(headers: &HeaderMap) -> bool {
     const EVENTS: &[u8] = b"text/event-stream";
-    let is_events = headers.get(CONTENT_TYPE).is_some_and(|value| {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
         value
             .as_bytes()
             .get(..EVENTS.len())
             .is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
-    });
-    let coding = headers.get(CONTENT_ENCODING);
-    is_events && coding.is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    })
 }
 
-struct Guarded {
-    /// `None` once the source has ended.
-    body: Option<Body>,
-    record: Rc<Record>,
-    dialect: Dialect,
-    watch: Watch,
-    ear: Ear,
+/// What the bytes are not the text itself for.
+fn coding(headers: &HeaderMap) -> Option<&HeaderValue> {
+    let coding = headers.get(CONTENT_ENCODING);
+    coding.filter(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+/// Whole events out of bytes that are cut anywhere.
+#[derive(Default)]
+pub(crate) struct WholeEvents {
     /// The beginning of an event whose end has not come.
     held: BytesMut,
-    /// The client has the beginning of an event that was too long to hold back.
+    /// The beginning of an event that was too long to hold back is out.
     mid_event: bool,
-    ready: VecDeque<Frame<Bytes>>,
 }
 
-impl Guarded {
+impl WholeEvents {
     /// Splits `data` behind the last whole event; keeps the rest.
-    fn pass(&mut self, mut data: Bytes) -> Option<Bytes> {
+    pub(crate) fn pass(&mut self, mut data: Bytes) -> Option<Bytes> {
         if self.held.is_empty()
             && let Some(end) = last_event_end(&data, 0)
         {
@@ -102,13 +105,31 @@ impl Guarded {
         Some(self.held.split_to(end.unwrap_or(self.held.len())).freeze())
     }
 
+    /// What no event's end has come for.
+    pub(crate) fn rest(&mut self) -> Bytes {
+        self.held.split().freeze()
+    }
+}
+
+struct Guarded {
+    /// `None` once the source has ended.
+    body: Option<Body>,
+    record: Rc<Record>,
+    dialect: Dialect,
+    watch: Watch,
+    ear: Ear,
+    events: WholeEvents,
+    ready: VecDeque<Frame<Bytes>>,
+}
+
+impl Guarded {
     /// The answer cannot go on: says so, in a form that the client's SDK raises.
     fn fail(&mut self, failure: &Error) -> Frame<Bytes> {
         self.body = None;
-        self.held.clear();
+        drop(self.events.rest());
         note(&self.record, failure);
         let event = dialect::stream_error_event(self.dialect, failure.message(), failure.reason());
-        if !self.mid_event {
+        if !self.events.mid_event {
             return Frame::data(event);
         }
         // Half an event is out: ended here it is no JSON, which is an error to the client as well.
@@ -124,16 +145,11 @@ impl Guarded {
     /// The source ended: what is held is not a whole event but all there is.
     fn end(&mut self, trailers: Option<Frame<Bytes>>) -> Option<Frame<Bytes>> {
         self.body = None;
-        look(&mut self.watch, &self.record, &self.held);
+        let rest = self.events.rest();
+        look(&mut self.watch, &self.record, &rest);
         if !self.watch.seen() {
-            let unsaid = Error::upstream(
-                StatusCode::BAD_GATEWAY,
-                "upstream_cut",
-                "upstream ended the answer before its end",
-            );
-            return Some(self.fail(&unsaid.with_flag(Flag::UpstreamCut)));
+            return Some(self.fail(&unsaid()));
         }
-        let rest = self.held.split().freeze();
         self.ready.extend((!rest.is_empty()).then(|| Frame::data(rest)));
         self.ready.extend(trailers);
         self.ready.pop_front()
@@ -143,7 +159,7 @@ impl Guarded {
     fn next(&mut self, frame: Frame<Bytes>) -> Option<Frame<Bytes>> {
         match frame.into_data() {
             Ok(data) => {
-                let whole = self.pass(data)?;
+                let whole = self.events.pass(data)?;
                 look(&mut self.watch, &self.record, &whole);
                 Some(Frame::data(whole))
             }
@@ -153,8 +169,18 @@ impl Guarded {
     }
 }
 
+/// The upstream's bytes ended, and its answer did not.
+pub(crate) fn unsaid() -> Error {
+    Error::upstream(
+        StatusCode::BAD_GATEWAY,
+        "upstream_cut",
+        "upstream ended the answer before its end",
+    )
+    .with_flag(Flag::UpstreamCut)
+}
+
 /// Looks for the end in whole events; a vendor's error event is noted at once, whoever leaves next.
-fn look(watch: &mut Watch, record: &Record, events: &[u8]) {
+pub(crate) fn look(watch: &mut Watch, record: &Record, events: &[u8]) {
     watch.look(events);
     if watch.failed() {
         record.terminate(Termination::UpstreamError);

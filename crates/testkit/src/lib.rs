@@ -2,5 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod codings;
 pub mod process;
 pub mod redis;

@@ -8,6 +8,7 @@ use http::StatusCode;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http_body::Body as _;
 use tollgate_base::{Error, Flag, Termination};
+use tollgate_body::coding::{Decoded, Decoder};
 use tollgate_body::{Body, EventMap, Events, Response, SseEvent};
 use tollgate_llm::providers::Provider;
 use tollgate_llm::providers::wire::Ended;
@@ -17,7 +18,6 @@ use tollgate_plugin::Exchange;
 
 use super::request::Answerable;
 use super::{BODY_LIMIT, BODY_LIMIT_NAME, reply};
-use crate::coding::{Decoded, Decoder};
 
 /// What becomes of an answer.
 pub(super) enum Treated {

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::coding::Decoder;
+use tollgate_body::coding::Decoder;
 
 /// Plain bytes that are read of one answer; what follows passes unseen.
 const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
@@ -50,7 +50,7 @@ impl Unpacked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::coding::tests::{compressed, text};
+    use tollgate_testkit::codings::{compressed, text};
 
     #[test]
     fn frames_of_any_size_are_read() {

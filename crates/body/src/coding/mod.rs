@@ -1,7 +1,7 @@
 //! Content codings (RFC 9110 §8.4.1): plain bytes out of a compressed answer, piece by piece.
 //!
-//! `answer_watch` reads a copy beside the bytes that pass; `ai-proxy` asks for no coding and undoes one that comes all
-//! the same. A piece is bounded, so that a small answer cannot be blown up at once, and so is the window that a stream
+//! Whoever only looks reads a copy beside the bytes that pass; `ai-proxy` asks for no coding and undoes one that comes
+//! all the same. A piece is bounded, so that a small answer cannot be blown up at once, and so is the window that a stream
 //! may ask for. How much may come out in all is the caller's to say.
 
 mod formats;
@@ -14,12 +14,13 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body::{Body as HttpBody, Frame};
 use tollgate_base::Error;
-use tollgate_body::Body;
+
+use crate::Body;
 
 use formats::Format;
 
 /// Turns compressed bytes into plain ones.
-pub(crate) struct Decoder {
+pub struct Decoder {
     format: Box<dyn Format>,
     /// There may be more to come out of what was taken.
     is_full: bool,
@@ -27,7 +28,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     /// A decoder for a `content-encoding`; `None` for one that is not read.
-    pub(crate) fn of(coding: &str) -> Option<Self> {
+    pub fn of(coding: &str) -> Option<Self> {
         let format = formats::of(coding)?;
         Some(Self {
             format,
@@ -39,7 +40,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the bytes are not of the coding. Nothing more can be read then.
-    pub(crate) fn piece(&mut self, input: &mut &[u8]) -> io::Result<Option<Bytes>> {
+    pub fn piece(&mut self, input: &mut &[u8]) -> io::Result<Option<Bytes>> {
         let mut plain = Vec::new();
         while plain.is_empty() && (self.is_full || !input.is_empty()) {
             self.is_full = self.format.run(input, &mut plain)?;
@@ -51,7 +52,7 @@ impl Decoder {
     ///
     /// # Errors
     /// When the coding has not: something is missing.
-    pub(crate) fn end(&mut self) -> io::Result<()> {
+    pub fn end(&mut self) -> io::Result<()> {
         match self.format.is_whole() {
             true => Ok(()),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -60,7 +61,7 @@ impl Decoder {
 }
 
 /// A body without its coding.
-pub(crate) struct Decoded {
+pub struct Decoded {
     body: Body,
     decoder: Decoder,
     /// Of a frame, what has not been decoded yet.
@@ -69,7 +70,9 @@ pub(crate) struct Decoded {
 }
 
 impl Decoded {
-    pub(crate) fn new(body: Body, decoder: Decoder) -> Self {
+    /// `body`, read by `decoder`.
+    #[must_use]
+    pub fn new(body: Body, decoder: Decoder) -> Self {
         Self {
             body,
             decoder,
@@ -129,37 +132,10 @@ impl HttpBody for Decoded {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use std::io::Write;
+mod tests {
+    use tollgate_testkit::codings::{compressed, text};
 
     use super::*;
-
-    /// One event, a hundred times: what compresses well.
-    pub(crate) fn text() -> Vec<u8> {
-        b"data: {\"usage\":{\"prompt_tokens\":5}}\n\n".repeat(100)
-    }
-
-    /// The text in every coding.
-    pub(crate) fn compressed(text: &[u8]) -> [(&'static str, Vec<u8>); 4] {
-        let level = flate2::Compression::default();
-        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), level);
-        gzip.write_all(text).unwrap();
-        let mut deflate = flate2::write::ZlibEncoder::new(Vec::new(), level);
-        deflate.write_all(text).unwrap();
-        let mut brotli = Vec::new();
-        brotli::BrotliCompress(
-            &mut &*text,
-            &mut brotli,
-            &brotli::enc::BrotliEncoderParams::default(),
-        )
-        .unwrap();
-        [
-            ("gzip", gzip.finish().unwrap()),
-            ("deflate", deflate.finish().unwrap()),
-            ("br", brotli),
-            ("zstd", zstd::encode_all(text, 0).unwrap()),
-        ]
-    }
 
     /// Everything that comes out of these frames, and the largest piece.
     fn decoded(coding: &str, bytes: &[u8], size: usize) -> io::Result<(Vec<u8>, usize)> {
