@@ -107,6 +107,7 @@ fn cluster(
     let mut cluster = Cluster::new(name.clone(), port.endpoints.clone());
     cluster.idle_timeout = input.global.upstream_idle;
     cluster.protocol = port.protocol;
+    cluster.tunnel = port.tunnel.clone();
     cluster.tls = port.tls.as_ref().map(|known| ClusterTls {
         server_name: known.server_name.clone(),
         verification: Verification::SystemRoots,

@@ -6,16 +6,21 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tollgate_kinds::mcp_bridge::{Registry, RegistryType};
 use tollgate_kinds::{Diagnostic, McpBridge};
+use tollgate_snapshot::cluster::Tunnel;
 use tollgate_snapshot::{Endpoints, UpstreamProtocol};
 
 use crate::Input;
-use crate::services::{KnownPort, KnownService, KnownTls, ServiceTable};
+use crate::services::{KnownPort, KnownService, KnownTls, ServiceTable, endpoints_of};
 
 /// The only McpBridge that counts.
 pub(crate) const BRIDGE_NAME: &str = "default";
+
+/// How long a forward proxy may take, where its `connectTimeout` is not set.
+const PROXY_TIMEOUT: Duration = Duration::from_millis(1200);
 
 /// Adds the services of all registries to `table`.
 pub(crate) fn add(input: &Input<'_>, table: &mut ServiceTable, diagnostics: &mut Vec<Diagnostic>) {
@@ -64,12 +69,14 @@ fn add_bridge(
             let message = "another registry has the same type and name: this one replaces it";
             diagnostics.push(bridge.warning(&field, message));
         }
-        if !registry.proxy_name.is_empty() {
-            let message = "forward proxies are not supported yet: the service is reached directly";
-            diagnostics.push(bridge.warning(&format!("{field}.proxyName"), message));
-        }
         match service(registry, input, read) {
-            Ok(service) => table.insert(format!("{}.{suffix}", registry.name), service),
+            Ok(mut service) => {
+                if let Err(message) = send_through_proxy(&mut service, registry, bridge, input) {
+                    let message = format!("{message}: the service is reached directly");
+                    diagnostics.push(bridge.warning(&format!("{field}.proxyName"), message));
+                }
+                table.insert(format!("{}.{suffix}", registry.name), service);
+            }
             Err(fault) => {
                 diagnostics.push(bridge.error(&format!("{field}.{}", fault.field), fault.message));
             }
@@ -112,8 +119,53 @@ fn service(registry: &Registry, input: &Input<'_>, read: ReadEndpoints) -> Resul
         endpoints,
         protocol,
         tls,
+        tunnel: None,
     };
     Ok(KnownService { ports: vec![port] })
+}
+
+/// Puts the proxy that the registry names in front of its service. As in Higress, only where TLS hides from it what
+/// passes.
+fn send_through_proxy(
+    service: &mut KnownService,
+    registry: &Registry,
+    bridge: &McpBridge,
+    input: &Input<'_>,
+) -> Result<(), String> {
+    let wanted = registry.proxy_name.as_str();
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let mut known = bridge.spec.proxies.iter();
+    let proxy = known
+        .find(|proxy| proxy.name == wanted)
+        .ok_or_else(|| format!("there is no `{wanted}` in spec.proxies"))?;
+    if !proxy.proxy_type.eq_ignore_ascii_case("HTTP") {
+        return Err(format!("proxy `{wanted}`: only the type HTTP is known"));
+    }
+    let port = u16::try_from(proxy.server_port).ok().filter(|port| *port > 0);
+    let (Some(port), false) = (port, proxy.server_address.trim().is_empty()) else {
+        return Err(format!(
+            "proxy `{wanted}`: serverAddress or serverPort is missing"
+        ));
+    };
+    for behind in &mut service.ports {
+        let single =
+            registry.registry_type == Some(RegistryType::Dns) && domains(&registry.domain).count() == 1;
+        let name = behind.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let (Some(name), true) = (name, single) else {
+            return Err("only a dns service with TLS and a single domain goes through a proxy".to_owned());
+        };
+        behind.tunnel = Some(Tunnel {
+            authority: format!("{name}:{}", behind.number).into(),
+            timeout: match proxy.connect_timeout {
+                0 => PROXY_TIMEOUT,
+                milliseconds => Duration::from_millis(milliseconds.into()),
+            },
+        });
+        behind.endpoints = endpoints_of(vec![(proxy.server_address.trim(), port)], input);
+    }
+    Ok(())
 }
 
 fn protocol(written: &str) -> Result<(UpstreamProtocol, bool), Fault> {

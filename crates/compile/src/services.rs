@@ -9,6 +9,7 @@ use tollgate_kinds::endpoint_slice::{EndpointGroup, EndpointPort};
 use tollgate_kinds::ingress::ServicePortRef;
 use tollgate_kinds::service::ServicePort;
 use tollgate_kinds::{Diagnostic, EndpointSlice, Service};
+use tollgate_snapshot::cluster::Tunnel;
 use tollgate_snapshot::{Endpoints, UpstreamProtocol};
 
 use crate::Input;
@@ -28,6 +29,8 @@ pub(crate) struct KnownPort {
     pub(crate) protocol: UpstreamProtocol,
     /// TLS that the service itself declares (a registry with protocol `https`).
     pub(crate) tls: Option<KnownTls>,
+    /// The endpoints are forward proxies.
+    pub(crate) tunnel: Option<Tunnel>,
 }
 
 /// TLS that a registry declares.
@@ -127,6 +130,7 @@ fn known_port(
         endpoints,
         protocol: port_protocol(port),
         tls: None,
+        tunnel: None,
     }
 }
 
@@ -139,7 +143,8 @@ fn group_port<'a>(group: &'a EndpointGroup, port: &ServicePort, only_port: bool)
     }
 }
 
-fn endpoints_of(mut addresses: Vec<(&str, u16)>, input: &Input<'_>) -> Endpoints {
+/// Fixed addresses, or names if one of them is none.
+pub(crate) fn endpoints_of(mut addresses: Vec<(&str, u16)>, input: &Input<'_>) -> Endpoints {
     addresses.sort_unstable();
     addresses.dedup();
     let sockets: Option<Vec<(SocketAddr, u32)>> = addresses

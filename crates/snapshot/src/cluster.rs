@@ -20,6 +20,8 @@ pub struct Cluster {
     pub protocol: UpstreamProtocol,
     /// TLS towards it, if any.
     pub tls: Option<ClusterTls>,
+    /// The endpoints are forward proxies, which are asked for a tunnel.
+    pub tunnel: Option<Tunnel>,
     /// How an endpoint is picked.
     pub load_balance: LoadBalance,
     /// Most connections, and most requests under way, per worker; above it 503 `UO`.
@@ -63,6 +65,15 @@ pub struct ClusterTls {
     pub verification: Verification,
     /// Client certificate: PEM chain and PEM key.
     pub client_certificate: Option<Arc<ClientCertificate>>,
+}
+
+/// What a forward proxy is asked for (`CONNECT`, RFC 9110 §9.3.6).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Tunnel {
+    /// Where it leads, as `host:port`.
+    pub authority: Arc<str>,
+    /// How long the proxy may take to be reached and to open it.
+    pub timeout: Duration,
 }
 
 /// A client certificate for mutual TLS.
@@ -142,6 +153,7 @@ impl Cluster {
             endpoints,
             protocol: UpstreamProtocol::default(),
             tls: None,
+            tunnel: None,
             load_balance: LoadBalance::default(),
             max_connections: 10_000,
             max_requests: 10_000,
@@ -158,6 +170,7 @@ impl Cluster {
             &self.endpoints,
             self.protocol,
             &self.tls,
+            &self.tunnel,
             self.idle_timeout,
         )
             .hash(&mut hasher);

@@ -1,4 +1,4 @@
-//! A new connection: TCP, then TLS if the cluster wants it.
+//! A new connection: TCP, through a forward proxy's tunnel if there is one, then TLS if the cluster wants it.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,10 +8,12 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tollgate_observe::metrics::ClusterMetrics;
+use tollgate_snapshot::cluster::Tunnel;
 
 use crate::failure::DialFailure;
 use crate::stream::{Stream, Transport};
 use crate::tls::{self, TlsTarget};
+use crate::tunnel;
 
 /// Silence on an open connection before the kernel asks whether the other side is still there.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
@@ -37,13 +39,15 @@ pub(crate) enum Chosen {
 /// Connects to `address`. The caller limits the time.
 pub(crate) async fn dial(
     address: SocketAddr,
+    tunnel: Option<&Tunnel>,
     target: Option<TlsTarget>,
     metrics: Arc<ClusterMetrics>,
 ) -> Result<Dialed, DialFailure> {
-    let tcp = TcpStream::connect(address)
-        .await
-        .map_err(|cause| DialFailure::Failed(format!("connect {address}: {cause}")))?;
-    let local = prepare(&tcp).map_err(|cause| DialFailure::Failed(format!("connect {address}: {cause}")))?;
+    let tcp = match tunnel {
+        None => reach(address).await?,
+        Some(tunnel) => tunnel::open(address, tunnel).await?,
+    };
+    let local = prepare(&tcp).map_err(|cause| unreached(address, &cause))?;
     let Some(TlsTarget { connector, name }) = target else {
         return Ok(Dialed {
             stream: Stream::new(Transport::Plain(tcp), metrics),
@@ -67,6 +71,17 @@ pub(crate) async fn dial(
         local,
         chosen,
     })
+}
+
+/// Connects, nothing else.
+pub(crate) async fn reach(address: SocketAddr) -> Result<TcpStream, DialFailure> {
+    TcpStream::connect(address)
+        .await
+        .map_err(|cause| unreached(address, &cause))
+}
+
+fn unreached(address: SocketAddr, cause: &io::Error) -> DialFailure {
+    DialFailure::Failed(format!("connect {address}: {cause}"))
 }
 
 /// Socket options; the local address is asked for once, here.

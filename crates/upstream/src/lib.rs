@@ -27,6 +27,7 @@ mod stream;
 mod timed;
 mod timers;
 mod tls;
+mod tunnel;
 mod upgrade;
 mod upstreams;
 mod waiting;

@@ -11,6 +11,7 @@ use rustls::pki_types::ServerName;
 use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 use tollgate_base::clock::{self, Instant};
+use tollgate_snapshot::cluster::Tunnel;
 use tollgate_snapshot::{Cluster, ClusterTls, Endpoints, UpstreamProtocol};
 
 use crate::dial::{self, Chosen, Dialed};
@@ -44,6 +45,7 @@ pub(crate) struct Pool {
     protocol: UpstreamProtocol,
     pub(crate) idle_timeout: Duration,
     tls: Option<ClusterTls>,
+    tunnel: Option<Tunnel>,
     connectors: [OnceCell<Result<TlsConnector, String>>; 2],
     pub(crate) counters: Rc<Counters>,
     /// Endpoints that need no look-up.
@@ -72,6 +74,7 @@ impl Pool {
             protocol: cluster.protocol,
             idle_timeout: cluster.idle_timeout,
             tls: cluster.tls.clone(),
+            tunnel: cluster.tunnel.clone(),
             connectors: Default::default(),
             counters,
             fixed: Vec::new(),
@@ -344,12 +347,14 @@ impl Pool {
 
     async fn dial(&self, endpoint: &Endpoint, offer: Offer) -> Result<Dialed, DialFailure> {
         let metrics = Arc::clone(&self.counters.metrics);
+        let tunnel = self.tunnel.as_ref();
         let Some(server_name) = &endpoint.server_name else {
-            return dial::dial(endpoint.address, None, metrics).await;
+            return dial::dial(endpoint.address, tunnel, None, metrics).await;
         };
         let name = server_name.clone().map_err(DialFailure::Failed)?;
         let connector = self.connector(offer).map_err(DialFailure::Failed)?;
-        dial::dial(endpoint.address, Some(TlsTarget { connector, name }), metrics).await
+        let target = TlsTarget { connector, name };
+        dial::dial(endpoint.address, tunnel, Some(target), metrics).await
     }
 
     fn connector(&self, offer: Offer) -> Result<TlsConnector, String> {

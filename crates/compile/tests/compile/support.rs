@@ -335,6 +335,10 @@ fn describe_cluster(cluster: &Cluster) -> String {
         }
     };
     let mut text = format!("{protocol}, {endpoints}");
+    if let Some(tunnel) = &cluster.tunnel {
+        let limit = tunnel.timeout.as_millis();
+        text.push_str(&format!(", tunnel to {} within {limit} ms", tunnel.authority));
+    }
     if let Some(tls) = &cluster.tls {
         let name = tls.server_name.as_deref().unwrap_or("none");
         let verified = match tls.verification {

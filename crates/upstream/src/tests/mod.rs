@@ -9,4 +9,5 @@ mod outside;
 mod support;
 mod timers;
 mod tls;
+mod tunnel;
 mod upgrade;

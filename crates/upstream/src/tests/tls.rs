@@ -46,7 +46,7 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn bundle(&self) -> Verification {
+    pub(crate) fn bundle(&self) -> Verification {
         Verification::Bundle(self.0.pem().into_bytes().into())
     }
 
@@ -146,7 +146,7 @@ where
     TlsServer { address, seen }
 }
 
-fn secured(address: SocketAddr, name: Option<&str>, verification: Verification) -> Cluster {
+pub(crate) fn secured(address: SocketAddr, name: Option<&str>, verification: Verification) -> Cluster {
     let mut cluster = plain(address);
     cluster.tls = Some(ClusterTls {
         server_name: name.map(Into::into),
@@ -157,7 +157,7 @@ fn secured(address: SocketAddr, name: Option<&str>, verification: Verification) 
 }
 
 /// The answer, or the error with what the log says.
-async fn try_send(cluster: Cluster) -> Result<Response, (Error, String)> {
+pub(crate) async fn try_send(cluster: Cluster) -> Result<Response, (Error, String)> {
     let noted = record();
     upstreams()
         .send(&cluster.into(), get("/"), &SendTimers::default(), &noted)
@@ -165,7 +165,7 @@ async fn try_send(cluster: Cluster) -> Result<Response, (Error, String)> {
         .map_err(|error| (error, noted.upstream_failure.borrow().clone().unwrap()))
 }
 
-async fn assert_refused(cluster: Cluster, reason: &str) {
+pub(crate) async fn assert_refused(cluster: Cluster, reason: &str) {
     let (error, failure) = try_send(cluster).await.err().unwrap();
     assert_eq!(error.status(), 503);
     assert_eq!(error.flag(), Some(Flag::UpstreamConnectFailure));
