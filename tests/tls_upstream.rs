@@ -1,5 +1,10 @@
 //! TLS towards vendors beyond the first document: h2 by ALPN, verification turned off, client certificates.
 
+use std::cell::RefCell;
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tollgate_mock_llm::{Authority, Handle, Options, Tls};
 use tollgate_testkit::client::{Answer, send};
 use tollgate_testkit::process::{Gateway, Start};
@@ -90,6 +95,66 @@ async fn a_vendor_that_asks_for_a_certificate_gets_the_secrets() {
     let (answer, line) = ask(&with).await;
     assert_eq!(answer.status, 200, "{line}; {:#?}", with.errors.all());
     assert!(vendor.requests().pop().unwrap().connection.client_certificate);
+}
+
+/// Answers what it is asked on each connection; one that is a tunnel then leads to `behind`.
+async fn forward_proxy(listener: &TcpListener, answer: &str, behind: SocketAddr, asked: &RefCell<String>) {
+    loop {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut question = Vec::new();
+        while !question.ends_with(b"\r\n\r\n") && client.read_buf(&mut question).await.unwrap() > 0 {}
+        asked.replace(String::from_utf8(question).unwrap());
+        client.write_all(answer.as_bytes()).await.unwrap();
+        if answer.contains(" 200 ") {
+            let mut origin = TcpStream::connect(behind).await.unwrap();
+            tokio::io::copy_bidirectional(&mut client, &mut origin).await.ok();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vendor_is_reached_through_the_proxy_that_its_registry_names() {
+    let vendor = vendor(Tls::new(&[NAME]).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // Nobody resolves the vendor's name here: that is the proxy's business.
+    let parts = [
+        format!(
+            "apiVersion: networking.higress.io/v1\nkind: McpBridge\nmetadata: {{name: default, namespace: higress-system}}\nspec:\n  \
+             proxies: [{{type: HTTP, name: squid, serverAddress: 127.0.0.1, serverPort: {port}}}]\n  \
+             registries: [{{type: dns, name: vendor, domain: {NAME}, port: 443, protocol: https, proxyName: squid}}]\n"
+        ),
+        ingress("api", "/", "vendor.dns", &[]),
+        verbose_log(),
+    ];
+    for (answer, status) in [
+        ("HTTP/1.1 200 OK\r\n\r\n", 200),
+        ("HTTP/1.1 403 Forbidden\r\n\r\n", 503),
+    ] {
+        let start = gateway().file("scene.yaml", &documents(&parts)).unwrap();
+        let roots = start.path("roots.pem");
+        std::fs::write(&roots, vendor.authority_pem().unwrap()).unwrap();
+        let gateway = start.variable("SSL_CERT_FILE", roots.display()).go().unwrap();
+        let (request, id) = ordered("", CHAT);
+        let asked = RefCell::default();
+        let found = tokio::select! {
+            answer = send(gateway.http, request) => answer.unwrap(),
+            () = forward_proxy(&listener, answer, vendor.addr(), &asked) => unreachable!(),
+        };
+        let line = gateway.line_of(&id);
+        assert_eq!(found.status, status, "{line}");
+        let expected = format!("CONNECT {NAME}:443 HTTP/1.1\r\nhost: {NAME}:443\r\n\r\n");
+        assert_eq!(*asked.borrow(), expected);
+        if status == 503 {
+            assert!(flags(&line["flags"]).contains(&"UF"), "{line}");
+            let failure = line["failure"].as_str().unwrap();
+            assert!(
+                failure.contains("forward_proxy") && failure.contains("403"),
+                "{line}"
+            );
+            assert!(!found.text().contains("403"), "{}", found.text());
+        }
+    }
 }
 
 #[tokio::test]
