@@ -11,27 +11,23 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::Error;
-use tollgate_body::coding::Decoder;
+use tollgate_body::coding::Unpacked;
 use tollgate_body::{Body, Source};
 use tollgate_observe::Record;
 
 use crate::terminal::Watch;
 use crate::truncation::{WholeEvents, look, unsaid};
 
-/// Plain bytes that are read of one answer: a small one may be blown up without end.
-const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
-
 /// Guards a body of this coding; one that cannot be read, or whose end is not known, stays as it is.
 pub(crate) fn guard(coding: &HeaderValue, record: &Rc<Record>, watch: Watch, body: &mut Body) {
     if let Ok(coding) = coding.to_str()
         && !watch.seen()
-        && let Some(decoder) = Decoder::of(coding)
+        && let Some(unpacked) = Unpacked::of(coding)
     {
         let reading = Reading {
-            decoder,
+            unpacked,
             events: WholeEvents::default(),
             watch,
-            left: PLAIN_LIMIT,
         };
         *body = Body::source(Encoded {
             body: body.take(),
@@ -50,30 +46,20 @@ struct Encoded {
 
 /// The copy.
 struct Reading {
-    decoder: Decoder,
+    unpacked: Unpacked,
     events: WholeEvents,
     watch: Watch,
-    /// Plain bytes that are still read.
-    left: usize,
 }
 
 impl Reading {
     /// Whether there is something left to look for.
-    fn read(&mut self, mut data: &[u8], record: &Record) -> bool {
-        while let Ok(piece) = self.decoder.piece(&mut data) {
-            let Some(plain) = piece else { return true };
-            let Some(left) = self.left.checked_sub(plain.len()) else {
-                return false;
-            };
-            self.left = left;
+    fn read(&mut self, data: &[u8], record: &Record) -> bool {
+        self.unpacked.frame(data, |plain| {
             if let Some(whole) = self.events.pass(plain) {
                 look(&mut self.watch, record, &whole);
             }
-            if self.watch.seen() {
-                return false;
-            }
-        }
-        false
+        });
+        self.unpacked.is_readable() && !self.watch.seen()
     }
 
     /// Whether the answer says that it is over with its last bytes.

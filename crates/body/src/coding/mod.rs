@@ -1,10 +1,11 @@
 //! Content codings (RFC 9110 §8.4.1): plain bytes out of a compressed answer, piece by piece.
 //!
-//! Whoever only looks reads a copy beside the bytes that pass; `ai-proxy` asks for no coding and undoes one that comes
-//! all the same. A piece is bounded, so that a small answer cannot be blown up at once, and so is the window that a stream
-//! may ask for. How much may come out in all is the caller's to say.
+//! Whoever only looks reads a copy beside the bytes that pass ([`Unpacked`]); `ai-proxy` asks for no coding and undoes
+//! one that comes all the same. A piece is bounded, so that a small answer cannot be blown up at once, and so is the
+//! window that a stream may ask for. How much may come out in all is the caller's to say.
 
 mod formats;
+mod unpacked;
 
 use std::io;
 use std::pin::Pin;
@@ -18,6 +19,7 @@ use tollgate_base::Error;
 use crate::Body;
 
 use formats::Format;
+pub use unpacked::Unpacked;
 
 /// Turns compressed bytes into plain ones.
 pub struct Decoder {

@@ -9,7 +9,6 @@ mod asked;
 mod estimate;
 mod prose;
 mod template;
-mod unpacked;
 mod whole;
 
 use std::ops::Range;
@@ -19,6 +18,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tollgate_base::clock;
+use tollgate_body::coding::Unpacked;
 use tollgate_body::path::{Path, PathValue};
 use tollgate_body::{Body, Request, Response, SseDecoder};
 use tollgate_llm::Api;
@@ -28,7 +28,6 @@ pub(crate) use asked::Asked;
 pub(crate) use estimate::Weight;
 pub(crate) use prose::Prose;
 use template::Template;
-use unpacked::Unpacked;
 use whole::Whole;
 
 use crate::token_usage::{self, Outline, Reading};

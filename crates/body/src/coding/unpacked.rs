@@ -4,13 +4,13 @@
 
 use bytes::Bytes;
 
-use tollgate_body::coding::Decoder;
+use super::Decoder;
 
 /// Plain bytes that are read of one answer; what follows passes unseen.
 const PLAIN_LIMIT: usize = 64 * 1024 * 1024;
 
 /// The plain bytes of frames that pass.
-pub(crate) struct Unpacked {
+pub struct Unpacked {
     /// `None` once it is broken or too much: nothing more is seen.
     decoder: Option<Decoder>,
     /// Plain bytes that are still read.
@@ -19,7 +19,8 @@ pub(crate) struct Unpacked {
 
 impl Unpacked {
     /// For a `content-encoding`; `None` for one that is not read.
-    pub(crate) fn of(coding: &str) -> Option<Self> {
+    #[must_use]
+    pub fn of(coding: &str) -> Option<Self> {
         let decoder = Some(Decoder::of(coding)?);
         Some(Self {
             decoder,
@@ -27,8 +28,14 @@ impl Unpacked {
         })
     }
 
+    /// Whether there is something left to see.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.decoder.is_some()
+    }
+
     /// Shows what a frame holds, piece by piece.
-    pub(crate) fn frame(&mut self, data: &[u8], mut show: impl FnMut(Bytes)) {
+    pub fn frame(&mut self, data: &[u8], mut show: impl FnMut(Bytes)) {
         let mut rest = data;
         while let Some(decoder) = &mut self.decoder {
             match decoder.piece(&mut rest) {
