@@ -9,17 +9,18 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderValue;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tollgate_base::Error;
 use tollgate_body::coding::Unpacked;
-use tollgate_body::{Body, Source};
+use tollgate_body::{Body, Response, Source};
 use tollgate_observe::Record;
 
 use crate::terminal::Watch;
 use crate::truncation::{WholeEvents, look, unsaid};
 
-/// Guards a body of this coding; one that cannot be read, or whose end is not known, stays as it is.
-pub(crate) fn guard(coding: &HeaderValue, record: &Rc<Record>, watch: Watch, body: &mut Body) {
+/// Guards an answer of this coding; one that cannot be read, or whose end is not known, stays as it is.
+pub(crate) fn guard(coding: &HeaderValue, record: &Rc<Record>, watch: Watch, response: &mut Response) {
     if let Ok(coding) = coding.to_str()
         && !watch.seen()
         && let Some(unpacked) = Unpacked::of(coding)
@@ -29,8 +30,11 @@ pub(crate) fn guard(coding: &HeaderValue, record: &Rc<Record>, watch: Watch, bod
             events: WholeEvents::default(),
             watch,
         };
-        *body = Body::source(Encoded {
-            body: body.take(),
+        // A body that has kept its promise would not be asked for its end.
+        response.headers_mut().remove(CONTENT_LENGTH);
+        let body = response.body_mut().take();
+        *response.body_mut() = Body::source(Encoded {
+            body,
             record: record.clone(),
             reading: Some(reading),
         });
@@ -109,7 +113,7 @@ impl HttpBody for Encoded {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        SizeHint::default()
     }
 }
 
@@ -136,14 +140,16 @@ mod tests {
             .chunks(size)
             .map(|piece| Ok::<_, Error>(Frame::data(Bytes::copy_from_slice(piece))))
             .collect();
-        let mut body = Body::boxed(StreamBody::new(futures_util::stream::iter(pieces)));
+        let source = StreamBody::new(futures_util::stream::iter(pieces));
+        let mut response = Response::new(Body::boxed(source));
         let coding = HeaderValue::from_str(coding).expect("a value");
         guard(
             &coding,
             &Rc::new(record()),
             Watch::over(Some(Api::Chat)),
-            &mut body,
+            &mut response,
         );
+        let mut body = response.into_body();
         let mut passed = Vec::new();
         while let Some(frame) = body.frame().await {
             match frame {
@@ -177,6 +183,20 @@ mod tests {
                 let reason = failure.as_ref().map(Error::reason);
                 assert_eq!((&*passed, reason), (bytes, Some("upstream_cut")), "{coding}");
             }
+        }
+    }
+
+    #[test]
+    fn its_end_is_asked_for_although_its_length_was_known() {
+        for (coding, is_guarded) in [("gzip", true), ("compress", false)] {
+            let mut response = Response::new(Body::bytes("12345"));
+            response.headers_mut().insert(CONTENT_LENGTH, 5.into());
+            let value = HeaderValue::from_static(coding);
+            let watch = Watch::over(Some(Api::Chat));
+            guard(&value, &Rc::new(record()), watch, &mut response);
+            let is_promised = response.headers().contains_key(CONTENT_LENGTH);
+            let is_known = response.body().size_hint().exact().is_some();
+            assert_eq!((is_promised, is_known), (!is_guarded, !is_guarded), "{coding}");
         }
     }
 

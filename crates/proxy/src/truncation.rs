@@ -42,7 +42,7 @@ pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Res
         .flatten();
     let watch = Watch::over(api);
     if let Some(coding) = coding(response.headers()).cloned() {
-        encoded::guard(&coding, record, watch, response.body_mut());
+        encoded::guard(&coding, record, watch, response);
         return;
     }
     // An error event makes the answer longer than the upstream said.

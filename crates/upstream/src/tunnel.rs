@@ -68,7 +68,8 @@ async fn ask(tcp: &mut TcpStream, authority: &str) -> Result<(), String> {
     }
 }
 
-/// Status and length of a whole head; `None` while it is not.
+/// Status and length of a whole head; `None` while it is not. What it says of a body means nothing, so that the reader of
+/// answers (`http1::head`) would refuse proxies that do no harm.
 fn status(answer: &[u8]) -> Result<Option<(u16, usize)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_LINES];
     let mut head = httparse::Response::new(&mut headers);
