@@ -27,9 +27,10 @@ pub type Response = http::Response<Body>;
 
 /// Text of bytes that nearly always are text; what is not is replaced.
 #[inline]
-fn to_text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+#[must_use]
+pub fn to_text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
     // The check is far quicker than the search for what to replace.
-    match std::str::from_utf8(bytes) {
+    match simdutf8::basic::from_utf8(bytes) {
         Ok(text) => text.into(),
         Err(_) => String::from_utf8_lossy(bytes),
     }

@@ -8,7 +8,9 @@ use std::io::Write;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use serde_json::{Number, Value};
+use tollgate_body::to_text;
 
 use crate::usual::{Usual, WRITTEN, written_detail};
 
@@ -91,6 +93,8 @@ impl From<String> for AttributeName {
 enum Field {
     Null,
     Text(Cow<'static, str>),
+    /// A text that lies in a body, which it keeps.
+    Part(Bytes),
     Number(Number),
     /// An object of numbers, in the order of their names.
     Counts(Vec<(Cow<'static, str>, i64)>),
@@ -121,6 +125,21 @@ impl AiLog {
     /// Sets one that is a text.
     pub fn insert_text(&mut self, name: impl Into<AttributeName>, text: Cow<'static, str>) {
         self.put(name.into(), Field::Text(text));
+    }
+
+    /// Sets one that is a text and lies in a body, which is kept until [`AiLog::let_go`] or the end.
+    pub fn insert_part(&mut self, name: impl Into<AttributeName>, text: Bytes) {
+        self.put(name.into(), Field::Part(text));
+    }
+
+    /// Lets the bodies go that texts lie in.
+    pub fn let_go(&mut self) {
+        let others = self.others.iter_mut().map(|(_, field)| field);
+        for field in self.usual.iter_mut().chain(others) {
+            if let Field::Part(text) = field {
+                *field = Field::Text(to_text(text).into_owned().into());
+            }
+        }
     }
 
     /// Sets one that is a count.
@@ -194,6 +213,7 @@ impl AiLog {
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.get(name)? {
             Field::Text(text) => Some(text),
+            Field::Part(text) => str::from_utf8(text).ok(),
             _ => None,
         }
     }
@@ -261,6 +281,7 @@ impl Field {
         match self {
             Self::Null => out.extend_from_slice(b"null"),
             Self::Text(text) => string(text, out),
+            Self::Part(text) => string(&to_text(text), out),
             Self::Number(number) => write_number(number, out),
             Self::Counts(counts) => write_counts(counts, out),
             Self::Other(value) => write_value(value, out),
@@ -519,6 +540,27 @@ mod tests {
         assert_eq!((log.text("b"), log.number("b")), (None, Some(&(-1).into())));
         assert!(log.contains("a") && !log.contains("c") && !log.contains("model"));
         assert_eq!(log.to_text(), r#"{\"a\":{\"\\u003c\":-3,\"z\":2},\"b\":-1}"#);
+    }
+
+    #[test]
+    fn a_part_of_a_body_is_a_text_and_the_body_can_be_let_go() {
+        let body = Bytes::from("<question> and more".to_owned());
+        let mut log = AiLog::default();
+        log.insert_part("question", body.slice(..10));
+        log.insert_part("mine", body.slice(11..14));
+        assert_eq!(
+            (log.text("question"), log.text("mine")),
+            (Some("<question>"), Some("and"))
+        );
+        let written = log.to_text();
+        assert_eq!(
+            written,
+            r#"{\"mine\":\"and\",\"question\":\"\\u003cquestion\\u003e\"}"#
+        );
+        assert!(!body.is_unique());
+        log.let_go();
+        assert!(body.is_unique());
+        assert_eq!(log.to_text(), written);
     }
 
     #[test]

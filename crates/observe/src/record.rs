@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use tollgate_base::clock::Instant;
@@ -243,6 +244,11 @@ impl Record {
     /// The same for a text.
     pub fn set_ai_log_text(&self, key: impl Into<AttributeName>, text: impl Into<Cow<'static, str>>) {
         self.ai_log.borrow_mut().insert_text(key, text.into());
+    }
+
+    /// The same for a text that lies in a body.
+    pub fn set_ai_log_part(&self, key: impl Into<AttributeName>, text: Bytes) {
+        self.ai_log.borrow_mut().insert_part(key, text);
     }
 
     /// The same for a count.

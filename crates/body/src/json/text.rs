@@ -49,7 +49,7 @@ enum Edit {
 
 impl Text {
     pub(super) fn parse(original: Bytes, limits: Limits) -> Result<Self, JsonError> {
-        if let Err(error) = std::str::from_utf8(&original) {
+        if let Err(error) = simdutf8::compat::from_utf8(&original) {
             return Err(JsonError::new(error.valid_up_to(), "invalid UTF-8"));
         }
         let Index { kind, value, spans } = scan::index(&original, limits)?;
@@ -455,5 +455,5 @@ pub(super) fn quoted(text: &str) -> String {
 /// Texts are checked to be UTF-8 when they are taken in, and cut only next to ASCII.
 #[inline]
 fn as_str(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap_or_default()
+    simdutf8::basic::from_utf8(bytes).unwrap_or_default()
 }

@@ -1,5 +1,6 @@
 //! Replays what gjson 1.18.0 and sjson 1.2.5 answered (`testdata/gen` wrote it), and what we do otherwise on purpose.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -242,6 +243,25 @@ fn path_like() -> impl Strategy<Value = String> {
         "@reverse", "@fromstr", "@tostr", "@keys",
     ];
     prop::collection::vec(prop::sample::select(parts), 0..12).prop_map(|chosen| chosen.concat())
+}
+
+#[test]
+fn a_plain_string_is_a_part_of_its_text() {
+    let text =
+        Bytes::from(r#"{"plain":"你好","empty":"","escaped":"a\nb","number":5,"list":["é"]}"#.to_owned());
+    let part = |path: &str| Path::new(path).get(&text)?.part_of(&text);
+    let plain = part("plain").unwrap();
+    assert_eq!(plain, "你好".as_bytes());
+    assert!(text.as_ptr_range().contains(&plain.as_ptr()), "it is a copy");
+    assert_eq!(part("list.0").unwrap(), "é".as_bytes());
+    assert_eq!(part("empty").unwrap(), "".as_bytes());
+    for path in ["escaped", "number", "list", "absent", "[plain].0"] {
+        assert_eq!(part(path), None, "{path}");
+    }
+    let elsewhere = Bytes::copy_from_slice(&text);
+    assert_eq!(Path::new("plain").get(&text).unwrap().part_of(&elsewhere), None);
+    let broken = Bytes::from_static(b"{\"a\":\"\xff\"}");
+    assert_eq!(Path::new("a").get(&broken).unwrap().part_of(&broken), None);
 }
 
 proptest! {

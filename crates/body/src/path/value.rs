@@ -1,7 +1,9 @@
 //! `PathValue`: what a path led to, with gjson's lenient conversions.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::{escape, lex};
@@ -129,6 +131,23 @@ impl<'a> PathValue<'a> {
                 Cow::Owned(float_text(self.number()))
             }
         }
+    }
+
+    /// The text of a string without escapes as a part of `text`, which it was found in; `None` for any other value, and
+    /// for one that lies elsewhere. It is UTF-8.
+    #[must_use]
+    pub fn part_of(&self, text: &Bytes) -> Option<Bytes> {
+        let place = self.place_in(text).filter(|_| self.is_plain)?;
+        Some(text.slice(place.start + 1..place.end - 1))
+    }
+
+    /// Where it lies in `text`, quotes included; `None` for one that lies elsewhere.
+    #[must_use]
+    pub fn place_in(&self, text: &[u8]) -> Option<Range<usize>> {
+        let raw = self.raw.as_bytes();
+        let start = raw.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+        let end = start.checked_add(raw.len())?;
+        (end <= text.len()).then_some(start..end)
     }
 
     /// A number; of a string the number it spells; 1 for `true`; else 0.

@@ -3,10 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::AsHeaderName;
 use http::{HeaderMap, HeaderName};
 use serde_json::{Number, Value};
 use tollgate_body::path::{Path, PathValue, ValueKind};
+use tollgate_body::to_text;
 use tollgate_observe::access_log::escaped;
 use tollgate_observe::conversation::LAST_CONTENT;
 use tollgate_observe::{AttributeName, Record};
@@ -221,6 +223,17 @@ impl Attribute {
         value.map_or(Value::Null, Value::from)
     }
 
+    /// Records what was found in a body: a text that goes into the log as it is stays where it lies.
+    pub(super) fn put_found(&self, record: &Record, found: Found, limit: usize) {
+        match found {
+            Found::Part(text) if self.to_log && !self.to_span && !self.separate && text.len() <= limit => {
+                record.set_ai_log_part(self.name.clone(), text);
+            }
+            Found::Part(text) => self.put(record, to_text(&text).into(), limit),
+            Found::Value(value) => self.put(record, value, limit),
+        }
+    }
+
     /// Records a value: the default where there is none, shortened where it is too long.
     pub(super) fn put(&self, record: &Record, found: Value, limit: usize) {
         let value = if is_nothing(&found) && !self.default_value.is_empty() {
@@ -254,6 +267,28 @@ impl Attribute {
         };
         let kept = is_long.then(|| shortened(&text_of(&value), limit)).flatten();
         record.set_ai_log(self.name.clone(), kept.map_or(value, Value::from));
+    }
+}
+
+/// What was found in a body.
+#[derive(Debug)]
+pub(super) enum Found {
+    Value(Value),
+    /// A text without escapes, not empty, as a part of the body.
+    Part(Bytes),
+}
+
+impl Found {
+    /// What a path led to in `body`.
+    pub(super) fn of(found: &PathValue<'_>, body: &Bytes) -> Self {
+        match found.part_of(body).filter(|text| !text.is_empty()) {
+            Some(text) => Self::Part(text),
+            None => Self::Value(typed(found)),
+        }
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Self::Value(value) if is_nothing(value))
     }
 }
 

@@ -14,7 +14,7 @@ use tollgate_body::{Request, Response};
 use tollgate_observe::{Ending, Record};
 use tollgate_plugin::Exchange;
 
-use super::attribute::{BuiltIn, ValueSource, header};
+use super::attribute::{BuiltIn, Found, ValueSource, header};
 use super::config::{Config, SpanSource};
 use super::request::{body_value, spans};
 use super::settlement;
@@ -87,6 +87,7 @@ impl Observation {
         let mut state = self.state.borrow_mut();
         if streamed {
             state.asked.weigh();
+            record.ai_log.borrow_mut().let_go();
         }
         state.answer = Some(Answer {
             watch,
@@ -163,10 +164,11 @@ impl Answer {
             return;
         }
         for attribute in config.attributes_of(ValueSource::ResponseBody) {
-            let value = self
-                .detail(attribute.built_in)
-                .unwrap_or_else(|| body_value(attribute, |at| told.find(at)));
-            attribute.put(record, value, config.value_limit);
+            let value = match self.detail(attribute.built_in) {
+                Some(detail) => Found::Value(detail),
+                None => body_value(attribute, &told.text, |at| told.find(at)),
+            };
+            attribute.put_found(record, value, config.value_limit);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
 use http::{HeaderMap, HeaderName};
 use http_body::Body as _;
@@ -15,7 +16,7 @@ use tollgate_observe::conversation::{LAST_CONTENT, SESSION_HEADERS};
 use tollgate_observe::{Record, Usual};
 use tollgate_plugin::Exchange;
 
-use super::attribute::{Attribute, ValueSource, header, is_nothing, typed};
+use super::attribute::{Attribute, Found, ValueSource, header};
 use super::config::{Config, Span, SpanSource};
 use crate::answer_watch::{self, Asked, bounded, header_text};
 use crate::token_usage;
@@ -92,7 +93,9 @@ pub(super) async fn body(
         Err(JsonBodyError::NotJson(_)) => {
             let text = body.as_bytes().cloned().unwrap_or_default();
             let path = request.uri().path();
-            note(config, &exchange.record, path, None, |at| at.get(&text));
+            // Nobody else keeps this body: nothing may lie in it.
+            let nowhere = Bytes::new();
+            note(config, &exchange.record, path, &nowhere, None, |at| at.get(&text));
             return Ok(Asked::default());
         }
         Err(JsonBodyError::Unread(error)) => return Err(error),
@@ -112,24 +115,26 @@ pub(super) async fn body(
         Some(last) if at.as_str() == LAST_CONTENT => Some(last.value()),
         _ => document.find(at),
     };
-    note(config, &exchange.record, path, messages.users, find);
+    let body = document.to_bytes();
+    note(config, &exchange.record, path, &body, messages.users, find);
     Ok(Asked::Unread {
-        body: document.to_bytes(),
+        body,
         countable: answer_watch::is_countable(&exchange.record),
     })
 }
 
-/// `users`: messages of the user, where they are counted already.
+/// `body`: where texts may stay; `users`: messages of the user, where they are counted already.
 fn note<'b>(
     config: &Config,
     record: &Record,
     path: &str,
+    body: &Bytes,
     users: Option<usize>,
     get: impl Fn(&Path) -> Option<PathValue<'b>> + Copy,
 ) {
     static MODEL: LazyLock<Path> = LazyLock::new(|| Path::new("model"));
     for attribute in config.attributes_of(ValueSource::RequestBody) {
-        attribute.put(record, body_value(attribute, get), config.value_limit);
+        attribute.put_found(record, body_value(attribute, body, get), config.value_limit);
     }
     spans(config, record, SpanSource::RequestBody, |span| {
         let text = get(&span.path)?.text().into_owned();
@@ -167,14 +172,19 @@ fn rounds<'b>(get: impl Fn(&Path) -> Option<PathValue<'b>>) -> usize {
 }
 
 /// A value out of a whole body: by the attribute's own path, else by its built-in's.
-pub(super) fn body_value<'b>(attribute: &Attribute, get: impl Fn(&Path) -> Option<PathValue<'b>>) -> Value {
-    let read = |at: &Path| get(at).as_ref().map_or(Value::Null, typed);
-    let own = attribute.places.own.as_ref().map_or(Value::Null, read);
-    if !is_nothing(&own) {
+pub(super) fn body_value<'b>(
+    attribute: &Attribute,
+    body: &Bytes,
+    get: impl Fn(&Path) -> Option<PathValue<'b>>,
+) -> Found {
+    let nothing = || Found::Value(Value::Null);
+    let read = |at: &Path| get(at).map_or_else(nothing, |found| Found::of(&found, body));
+    let own = attribute.places.own.as_ref().map_or_else(nothing, read);
+    if !own.is_nothing() {
         return own;
     }
     let found = attribute.places.of_body.iter().map(read);
-    let mut something = found.filter(|value| !is_nothing(value));
+    let mut something = found.filter(|value| !value.is_nothing());
     something.next().unwrap_or(own)
 }
 

@@ -170,7 +170,7 @@ impl Gathering {
             self.again = without(text, paths, Again::Nothing);
             return;
         };
-        self.again = match place(data, &found) {
+        self.again = match found.place_in(data) {
             Some(place) if text.is_some_and(|text| place == (text.start - 1..text.end + 1)) => Again::Text,
             Some(place) if text.is_some_and(|text| place.end < text.start || place.start > text.end) => {
                 match &self.text {
@@ -227,14 +227,6 @@ impl Gathering {
             None => self.value,
         }
     }
-}
-
-/// Where a value lies in the data, if it does.
-fn place(data: &[u8], found: &PathValue<'_>) -> Option<Range<usize>> {
-    let raw = found.raw().as_bytes();
-    let start = raw.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
-    let end = start.checked_add(raw.len())?;
-    (end <= data.len()).then_some(start..end)
 }
 
 /// `again`, if every path leads to the same place in all events of a shape, whatever their text is.

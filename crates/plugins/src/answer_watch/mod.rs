@@ -79,7 +79,7 @@ pub(crate) struct Kind {
 
 /// What an answer that is no stream says.
 pub(crate) struct Told {
-    text: Bytes,
+    pub(crate) text: Bytes,
     /// Where the first `choices` of its outermost object stands: nearly everything that is asked for is in there.
     choices: Option<Range<usize>>,
 }

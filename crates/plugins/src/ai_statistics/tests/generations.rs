@@ -150,7 +150,9 @@ async fn question_and_answer() {
             .iter()
             .any(|line| line.contains("ai_consumer=\"alice\""))
     );
+    assert!(!left.keeps_a_body(), "a stream would hold its request's body");
     let left = play(Scene::chat(config)).await;
+    assert!(left.keeps_a_body(), "the texts are copies");
     assert_eq!(left.ai_log()["answer"], "我是通义千问");
     assert_eq!(left.ai_log()["consumer"], Value::Null);
 }

@@ -117,6 +117,11 @@ pub(super) struct Left {
 }
 
 impl Left {
+    /// Whether a text of the log still lies in a body.
+    pub(super) fn keeps_a_body(&self) -> bool {
+        format!("{:?}", self.record.ai_log.borrow()).contains("Part(")
+    }
+
     pub(super) fn state(&self, key: &str) -> Option<String> {
         let state = self.record.filter_state.borrow();
         state
