@@ -149,11 +149,10 @@ fn send_through_proxy(
             "proxy `{wanted}`: serverAddress or serverPort is missing"
         ));
     };
+    let is_one_host = only_domain(registry).is_some();
     for behind in &mut service.ports {
-        let single =
-            registry.registry_type == Some(RegistryType::Dns) && domains(&registry.domain).count() == 1;
         let name = behind.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let (Some(name), true) = (name, single) else {
+        let (Some(name), true) = (name, is_one_host) else {
             return Err("only a dns service with TLS and a single domain goes through a proxy".to_owned());
         };
         behind.tunnel = Some(Tunnel {
@@ -179,13 +178,21 @@ fn protocol(written: &str) -> Result<(UpstreamProtocol, bool), Fault> {
     })
 }
 
-/// `sni`, else the domain of a dns registry that has exactly one.
+/// `sni`, else the only domain.
 fn server_name(registry: &Registry) -> Option<Arc<str>> {
-    if !registry.sni.is_empty() {
-        return Some(registry.sni.as_str().into());
+    match registry.sni.as_str() {
+        "" => only_domain(registry).map(Into::into),
+        sni => Some(sni.into()),
     }
-    let single = registry.registry_type == Some(RegistryType::Dns) && domains(&registry.domain).count() == 1;
-    single.then(|| registry.domain.trim().into())
+}
+
+/// The domain of a dns registry that has exactly one.
+fn only_domain(registry: &Registry) -> Option<&str> {
+    let mut all = domains(&registry.domain);
+    let first = all
+        .next()
+        .filter(|_| registry.registry_type == Some(RegistryType::Dns));
+    first.filter(|_| all.next().is_none())
 }
 
 fn domains(text: &str) -> impl Iterator<Item = &str> {

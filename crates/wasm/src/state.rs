@@ -19,6 +19,8 @@ use crate::stream::Stream;
 
 /// Id of the one plugin context of an instance.
 pub(crate) const ROOT: u32 = 1;
+/// Modules' own lines in the log of the process.
+pub(crate) const LOG_TARGET: &str = "wasm";
 
 /// What the guest is being called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,11 +221,11 @@ impl State {
             self.generation.spec.root_id.as_str(),
         );
         match level {
-            0 => tracing::trace!(target: "wasm", plugin, "wasm log {plugin} {root}: {text}"),
-            1 => tracing::debug!(target: "wasm", plugin, "wasm log {plugin} {root}: {text}"),
-            2 => tracing::info!(target: "wasm", plugin, "wasm log {plugin} {root}: {text}"),
-            3 => tracing::warn!(target: "wasm", plugin, "wasm log {plugin} {root}: {text}"),
-            _ => tracing::error!(target: "wasm", plugin, "wasm log {plugin} {root}: {text}"),
+            0 => tracing::trace!(target: LOG_TARGET, plugin, "wasm log {plugin} {root}: {text}"),
+            1 => tracing::debug!(target: LOG_TARGET, plugin, "wasm log {plugin} {root}: {text}"),
+            2 => tracing::info!(target: LOG_TARGET, plugin, "wasm log {plugin} {root}: {text}"),
+            3 => tracing::warn!(target: LOG_TARGET, plugin, "wasm log {plugin} {root}: {text}"),
+            _ => tracing::error!(target: LOG_TARGET, plugin, "wasm log {plugin} {root}: {text}"),
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::time::{Duration, SystemTime};
 
 use tollgate_base::clock;
+use tracing::{Level, enabled};
 
 use super::{Guest, Outcome, Status, read_text, write_u32, write_u64};
-use crate::state::ROOT;
+use crate::state::{LOG_TARGET, ROOT};
 
 pub(super) fn log(guest: &mut Guest<'_>, level: u32, text: u32, size: u32) -> Outcome {
     if level > 5 {
@@ -16,19 +17,17 @@ pub(super) fn log(guest: &mut Guest<'_>, level: u32, text: u32, size: u32) -> Ou
     Ok(())
 }
 
-/// The least serious level that is shown, in proxy-wasm's numbers.
+/// The least serious level of which a module's lines are shown, in proxy-wasm's numbers; 6: of none.
 pub(super) fn level() -> u32 {
-    use tracing::level_filters::LevelFilter;
-    match LevelFilter::current().into_level() {
-        None => 6,
-        Some(level) => match level {
-            tracing::Level::TRACE => 0,
-            tracing::Level::DEBUG => 1,
-            tracing::Level::INFO => 2,
-            tracing::Level::WARN => 3,
-            tracing::Level::ERROR => 4,
-        },
-    }
+    let shown = [
+        enabled!(target: LOG_TARGET, Level::TRACE),
+        enabled!(target: LOG_TARGET, Level::DEBUG),
+        enabled!(target: LOG_TARGET, Level::INFO),
+        enabled!(target: LOG_TARGET, Level::WARN),
+        enabled!(target: LOG_TARGET, Level::ERROR),
+    ];
+    let least = shown.iter().position(|is_shown| *is_shown);
+    least.and_then(|level| u32::try_from(level).ok()).unwrap_or(6)
 }
 
 pub(super) fn get_log_level(guest: &mut Guest<'_>, to: u32) -> Outcome {
@@ -68,4 +67,29 @@ pub(super) fn done(guest: &mut Guest<'_>) -> Outcome {
     }
     state.done_called = true;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing_subscriber::EnvFilter;
+
+    use super::*;
+
+    #[test]
+    fn the_level_is_that_of_modules_and_not_of_others() {
+        for (filter, expected) in [
+            ("debug,wasm=warn", 3),
+            ("error,wasm=trace", 0),
+            ("wasm=debug", 1),
+            ("info", 2),
+            ("error", 4),
+            ("trace,wasm=off", 6),
+        ] {
+            let filtered = tracing_subscriber::fmt()
+                .with_env_filter(EnvFilter::new(filter))
+                .finish();
+            let told = tracing::subscriber::with_default(filtered, level);
+            assert_eq!(told, expected, "{filter}");
+        }
+    }
 }
