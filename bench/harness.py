@@ -233,19 +233,16 @@ def wakeful_cores():
     """Where this is a virtual machine, keeps a core that has nothing to do from halting at once. Waking a halted one takes
     the hypervisor and counts as the waker's time: the slower a gateway is, the more often the peers on the other core
     halt, and the more of that it is charged for."""
-    try:
-        with open(HALT_POLL) as file:
-            before = file.read()
-        with open(HALT_POLL, 'w') as file:
-            file.write(HALT_AFTER_NS)
-    except OSError:
-        yield
-        return
+    before = None
+    with contextlib.suppress(OSError), open(HALT_POLL, 'r+') as file:
+        before = file.read()
+        file.write(HALT_AFTER_NS)
     try:
         yield
     finally:
-        with open(HALT_POLL, 'w') as file:
-            file.write(before)
+        if before is not None:
+            with open(HALT_POLL, 'w') as file:
+                file.write(before)
 
 
 @contextlib.contextmanager
@@ -257,6 +254,7 @@ def mock_upstream():
 
 @contextlib.contextmanager
 def listening_mock():
+    """The mock alone."""
     process = subprocess.Popen(
         pinned(CLIENT_CORE, [os.path.join(TOOLS, 'bench-mock'), '--port', '9000']),
         stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)

@@ -137,7 +137,7 @@ impl<'a> PathValue<'a> {
     /// for one that lies elsewhere. It is UTF-8.
     #[must_use]
     pub fn part_of(&self, text: &Bytes) -> Option<Bytes> {
-        let place = self.place_in(text).filter(|_| self.is_plain)?;
+        let place = self.is_plain.then(|| self.place_in(text)).flatten()?;
         Some(text.slice(place.start + 1..place.end - 1))
     }
 

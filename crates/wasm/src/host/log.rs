@@ -26,8 +26,8 @@ pub(super) fn level() -> u32 {
         enabled!(target: LOG_TARGET, Level::WARN),
         enabled!(target: LOG_TARGET, Level::ERROR),
     ];
-    let least = shown.iter().position(|is_shown| *is_shown);
-    least.and_then(|level| u32::try_from(level).ok()).unwrap_or(6)
+    let least = (0..).zip(shown).find(|(_, is_shown)| *is_shown);
+    least.map_or(6, |(level, _)| level)
 }
 
 pub(super) fn get_log_level(guest: &mut Guest<'_>, to: u32) -> Outcome {
