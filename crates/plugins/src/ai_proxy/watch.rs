@@ -99,7 +99,7 @@ impl Account {
             account: self.clone(),
             record: record.clone(),
         };
-        answer_watch::observe(response, kind, &Rc::new(passing));
+        answer_watch::observe(response, kind, passing);
     }
 
     fn settle(&self, record: &Record) {

@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::Value;
-use tollgate_base::{ConfigError, Error};
-use tollgate_body::{Request, Response};
-use tollgate_plugin::{Exchange, Next, Plugin};
+use tollgate_base::ConfigError;
+use tollgate_body::Request;
+use tollgate_plugin::{Exchange, Next, Plugin, Running};
 
 use crate::table::ParseContext;
 use config::Config;
@@ -50,26 +50,35 @@ struct AiStatistics {
 
 #[async_trait(?Send)]
 impl Plugin for AiStatistics {
-    async fn call(
-        &self,
-        exchange: &mut Exchange,
+    // Written out: the macro's future would hold the request twice, as it came and as a variable.
+    fn call<'s, 'e, 'n, 'r>(
+        &'s self,
+        exchange: &'e mut Exchange,
         mut request: Request,
-        next: Next<'_>,
-    ) -> Result<Response, Error> {
-        let wanted = self
-            .config
-            .as_ref()
-            .filter(|config| config.wants_path(request.uri().path()));
-        let Some(config) = wanted else {
-            return next.run(exchange, request).await;
-        };
-        let observation = Observation::begin(config, exchange);
-        observation.asked(&request);
-        request::head(config, exchange, &request);
-        let texts = request::body(config, exchange, &mut request).await?;
-        observation.read(texts);
-        let mut response = next.run(exchange, request).await?;
-        observation.answered(&exchange.record, &mut response);
-        Ok(response)
+        next: Next<'n>,
+    ) -> Running<'r>
+    where
+        's: 'r,
+        'e: 'r,
+        'n: 'r,
+        Self: 'r,
+    {
+        Box::pin(async move {
+            let wanted = self
+                .config
+                .as_ref()
+                .filter(|config| config.wants_path(request.uri().path()));
+            let Some(config) = wanted else {
+                return next.run(exchange, request).await;
+            };
+            let observation = Observation::begin(config, exchange);
+            observation.asked(&request);
+            request::head(config, exchange, &request);
+            let texts = request::body(config, exchange, &mut request).await?;
+            observation.read(texts);
+            let mut response = next.run(exchange, request).await?;
+            observation.answered(&exchange.record, &mut response);
+            Ok(response)
+        })
     }
 }

@@ -36,7 +36,7 @@ pub(super) struct State {
     pub(super) asked: Asked,
     /// The request is one whose tokens may be estimated.
     pub(super) estimable: bool,
-    pub(super) answer: Option<Answer>,
+    pub(super) answer: Option<Box<Answer>>,
 }
 
 /// An answer that has begun.
@@ -89,21 +89,21 @@ impl Observation {
             state.asked.weigh();
             record.ai_log.borrow_mut().let_go();
         }
-        state.answer = Some(Answer {
+        let values = match streamed && wanted {
+            true => StreamValues::new(&self.config),
+            false => StreamValues::default(),
+        };
+        state.answer = Some(Box::new(Answer {
             watch,
             wanted,
-            values: if streamed && wanted {
-                StreamValues::new(&self.config)
-            } else {
-                StreamValues::default()
-            },
-        });
+            values,
+        }));
         drop(state);
         let passing = Passing {
             observation: self.clone(),
             record: record.clone(),
         };
-        answer_watch::observe(response, kind, &Rc::new(passing));
+        answer_watch::observe(response, kind, passing);
     }
 
     fn note_head(&self, record: &Record, headers: &HeaderMap) {
@@ -116,7 +116,7 @@ impl Observation {
     }
 
     fn settle(&self, record: &Record, ending: &Ending<'_>) {
-        let mut state = self.state.take();
+        let state = &mut *self.state.borrow_mut();
         if let Some(answer) = &mut state.answer {
             answer.finish(&self.config, record);
         }

@@ -14,7 +14,7 @@ use super::observation::{Answer, State};
 use super::request::{api_route, spans};
 
 /// Settles one observed exchange.
-pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, mut state: State) {
+pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, state: &mut State) {
     spans(config, record, SpanSource::Property, |span| {
         property(record, &span.value)
     });
@@ -25,7 +25,9 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, mut 
         overrides(config, record, &mut record.usage.borrow_mut());
     }
     if state.estimable && answer.watch.lacks_usage(record) {
-        answer.watch.supply(record, &state.asked.read());
+        answer
+            .watch
+            .supply(record, &std::mem::take(&mut state.asked).read());
     }
     if !answer.wanted {
         return;

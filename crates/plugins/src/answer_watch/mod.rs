@@ -12,7 +12,6 @@ mod template;
 mod whole;
 
 use std::ops::Range;
-use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -264,7 +263,7 @@ impl Watch {
 }
 
 /// Shows the answer to `observer` from now on.
-pub(crate) fn observe(response: &mut Response, kind: Kind, observer: &Rc<impl Observer + 'static>) {
+pub(crate) fn observe(response: &mut Response, kind: Kind, observer: impl Observer + 'static) {
     let Kind { streamed, is_text } = kind;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS || !is_text {
         return;
@@ -272,14 +271,14 @@ pub(crate) fn observe(response: &mut Response, kind: Kind, observer: &Rc<impl Ob
     let coding = header_text(response.headers(), CONTENT_ENCODING).trim();
     if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
         let body = response.body_mut().take();
-        *response.body_mut() = observe_plain(body, streamed, observer.clone());
+        *response.body_mut() = observe_plain(body, streamed, observer);
     } else if let Some(unpacked) = Unpacked::of(coding) {
         let body = response.body_mut().take();
-        *response.body_mut() = observe_compressed(body, streamed, observer.clone(), unpacked);
+        *response.body_mut() = observe_compressed(body, streamed, observer, unpacked);
     }
 }
 
-fn observe_plain(body: Body, streamed: bool, observer: Rc<impl Observer + 'static>) -> Body {
+fn observe_plain(body: Body, streamed: bool, observer: impl Observer + 'static) -> Body {
     if streamed {
         return body.observe_events(move |data| observer.event(data));
     }
@@ -294,7 +293,7 @@ fn observe_plain(body: Body, streamed: bool, observer: Rc<impl Observer + 'stati
 fn observe_compressed(
     body: Body,
     streamed: bool,
-    observer: Rc<impl Observer + 'static>,
+    observer: impl Observer + 'static,
     mut unpacked: Unpacked,
 ) -> Body {
     let mut decoder = SseDecoder::new();

@@ -54,13 +54,13 @@ fn watch(record: &Rc<Record>, response: &mut Response) -> Option<Rc<Passing>> {
     let watch = Watch::begin(record, response);
     let kind = watch.kind();
     let passing = Rc::new(Passing(RefCell::new(watch), Rc::downgrade(record)));
-    answer_watch::observe(response, kind, &passing);
+    answer_watch::observe(response, kind, passing.clone());
     Some(passing)
 }
 
 struct Passing(RefCell<Watch>, Weak<Record>);
 
-impl Observer for Passing {
+impl Observer for Rc<Passing> {
     fn event(&self, data: &[u8]) {
         if let Some(record) = self.1.upgrade() {
             self.0.borrow_mut().event(&record, data);
