@@ -2,7 +2,7 @@
 //!
 //! The compiler only looks up here what is ready. What is wanted and unknown is fetched, compiled and tried on the
 //! background runtime; each change is announced, and the configuration is compiled again. Until a new version is ready,
-//! and when it never will be, the last one runs on. A large module runs soon, on code that was made in a hurry, and
+//! and when it never will be, the last one runs on. What could not be fetched is asked for again, at growing intervals. A large module runs soon, on code that was made in a hurry, and
 //! changes over to good code as to another version.
 
 use std::collections::{HashMap, HashSet};
@@ -14,7 +14,8 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 use tollgate_artefacts::Artefacts;
-use tollgate_base::{clock, task};
+use tollgate_base::clock::{self, Instant};
+use tollgate_base::task;
 use tollgate_modules::{Fetched, Fetcher};
 use tollgate_observe::Metrics;
 
@@ -26,6 +27,11 @@ use crate::vm::Vm;
 
 /// How often the files of modules are looked at.
 const FILE_CHECK: Duration = Duration::from_millis(500);
+/// Until a module that could not be fetched is asked for again, and the longest of the pauses, which double.
+const FIRST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
+/// How often modules on disk that nobody names any more are looked for.
+const PURGE_EVERY: Duration = Duration::from_hours(1);
 /// From so many bytes on a module is worth being compiled twice.
 pub(crate) const LARGE: usize = 1024 * 1024;
 
@@ -90,6 +96,47 @@ struct Entry {
     fault: Option<String>,
     loading: bool,
     stamp: Stamp,
+    /// It could not be fetched, which may change.
+    again: Option<Again>,
+}
+
+/// When what could not be fetched is asked for again.
+#[derive(Debug, Clone, Copy)]
+struct Again {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Again {
+    fn after(before: Option<Self>) -> Self {
+        let pause = before.map_or(FIRST_PAUSE, |before| (before.pause * 2).min(LONGEST_PAUSE));
+        Self {
+            at: clock::now() + pause,
+            pause,
+        }
+    }
+}
+
+/// Why a version cannot run.
+enum Fault {
+    /// It is not to be had now.
+    Unfetched(String),
+    /// It is here and cannot run.
+    Broken(String),
+}
+
+impl Fault {
+    fn text(&self) -> &str {
+        match self {
+            Self::Unfetched(text) | Self::Broken(text) => text,
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(text: String) -> Self {
+        Self::Broken(text)
+    }
 }
 
 /// How far a plugin has come.
@@ -195,7 +242,7 @@ impl Modules {
         table.forget_unwanted();
         table.note_past(&live);
         if !table.wanted.is_empty() && !std::mem::replace(&mut table.watching, true) {
-            self.watch_files();
+            self.watch();
         }
         drop(table);
         let ids = |list: &[Arc<Generation>]| -> Vec<u64> { list.iter().map(|one| one.id).collect() };
@@ -251,7 +298,7 @@ impl Modules {
                     from_disk = made.artefact.cached,
                     took = ?started.elapsed(), "module ready"
                 ),
-                Err(fault) => tracing::warn!(plugin = spec.name, "module refused: {fault}"),
+                Err(fault) => tracing::warn!(plugin = spec.name, "module refused: {}", fault.text()),
             }
             let ready = made.as_ref().ok().cloned();
             modules.note(&spec, stamp, made);
@@ -261,11 +308,12 @@ impl Modules {
         }));
     }
 
-    fn note(&self, spec: &Arc<Spec>, stamp: Stamp, made: Result<Arc<Generation>, String>) {
+    fn note(&self, spec: &Arc<Spec>, stamp: Stamp, made: Result<Arc<Generation>, Fault>) {
         if let Some(entry) = self.lock().entries.get_mut(spec) {
             entry.loading = false;
             entry.stamp = stamp;
-            entry.fault = made.as_ref().err().cloned();
+            entry.fault = made.as_ref().err().map(|fault| fault.text().to_owned());
+            entry.again = matches!(made, Err(Fault::Unfetched(_))).then(|| Again::after(entry.again));
             if let Ok(generation) = made {
                 entry.ready = Some(generation);
             }
@@ -277,14 +325,15 @@ impl Modules {
         self.0.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    async fn make(&self, spec: &Arc<Spec>) -> Result<Arc<Generation>, String> {
-        let fetcher = self.0.fetcher.as_ref().ok_or("nothing is fetched here")?;
-        let fetched = fetcher.fetch(&spec.source).await?;
+    async fn make(&self, spec: &Arc<Spec>) -> Result<Arc<Generation>, Fault> {
+        let nowhere = || Fault::Broken("nothing is fetched here".to_owned());
+        let fetcher = self.0.fetcher.as_ref().ok_or_else(nowhere)?;
+        let fetched = fetcher.fetch(&spec.source).await.map_err(Fault::Unfetched)?;
         if let Some(same) = self.ready(spec, &fetched.sha256) {
             return Ok(same);
         }
         let artefact = self.artefact(fetched).await?;
-        tried(Generation::new(spec.clone(), artefact, self.0.host.clone())).await
+        Ok(tried(Generation::new(spec.clone(), artefact, self.0.host.clone())).await?)
     }
 
     /// What runs from these very bytes. A file that was only touched, or written while its document was read, is no new
@@ -437,22 +486,49 @@ impl Modules {
         Some((file.modified().ok()?, file.len()))
     }
 
-    /// A changed file is a new version of the plugin whose document names it.
-    fn watch_files(&self) {
+    /// A changed file is a new version of the plugin whose document names it; what could not be fetched may be there now.
+    fn watch(&self) {
         let modules = self.clone();
-        drop(task::spawn("wasm files", async move {
+        drop(task::spawn("wasm sources", async move {
+            let mut purge_at = clock::now() + PURGE_EVERY;
             loop {
                 tokio::time::sleep(FILE_CHECK).await;
                 let wanted = modules.lock().wanted.clone();
-                for spec in wanted
-                    .iter()
-                    .filter(|spec| spec.source.url.starts_with("file://"))
-                {
-                    let stamp = modules.stamp(spec).await;
-                    modules.reload_if_changed(spec, stamp);
+                for spec in &wanted {
+                    if spec.source.url.starts_with("file://") {
+                        let stamp = modules.stamp(spec).await;
+                        modules.reload_if_changed(spec, stamp);
+                    } else {
+                        modules.reload_if_due(spec);
+                    }
+                }
+                if purge_at <= clock::now() {
+                    purge_at = clock::now() + PURGE_EVERY;
+                    modules.purge(&wanted).await;
                 }
             }
         }));
+    }
+
+    /// Removes from disk what was fetched for configurations of the past.
+    async fn purge(&self, wanted: &[Arc<Spec>]) {
+        let Some(fetcher) = self.0.fetcher.clone() else {
+            return;
+        };
+        let in_use = wanted.iter().map(|spec| spec.source.url.clone()).collect();
+        // It goes through a directory. If it panics, the next one comes.
+        drop(tokio::task::spawn_blocking(move || fetcher.purge(&in_use)).await);
+    }
+
+    fn reload_if_due(&self, spec: &Arc<Spec>) {
+        let mut table = self.lock();
+        if let Some(entry) = table.entries.get_mut(spec)
+            && !entry.loading
+            && entry.again.is_some_and(|again| again.at <= clock::now())
+        {
+            entry.loading = true;
+            self.load(spec.clone());
+        }
     }
 
     fn reload_if_changed(&self, spec: &Arc<Spec>, stamp: Stamp) {

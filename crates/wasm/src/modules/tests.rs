@@ -2,12 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use tollgate_modules::{Fetcher, Options, Wanted};
 use tollgate_upstream::Shared;
 
-use super::{LARGE, Modules, aside};
+use super::{FIRST_PAUSE, LARGE, LONGEST_PAUSE, Modules, aside};
 use crate::artefact::Artefact;
 use crate::engine::{COMPILER, Tier, on_all_processors};
 use crate::tests::harness::{module, run_in_real_time};
@@ -153,5 +156,92 @@ fn no_thread_of_the_compiler_is_left_behind() {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), gone).await.unwrap();
+    });
+}
+
+/// Answers each request with the next of these, and counts what was asked.
+async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<AtomicUsize>) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/module.wasm", socket.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    tokio::task::spawn_local(async move {
+        for answer in answers {
+            let (mut client, _) = socket.accept().await.unwrap();
+            let mut head = [0; 4096];
+            assert!(client.read(&mut head).await.unwrap() > 0);
+            count.fetch_add(1, Ordering::Relaxed);
+            client.write_all(&answer).await.unwrap();
+        }
+    });
+    (url, asked)
+}
+
+fn answer(status: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body].concat()
+}
+
+/// What a test's clock shows later, without the wait.
+async fn later(duration: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(duration).await;
+    tokio::time::resume();
+}
+
+#[test]
+fn what_could_not_be_fetched_is_asked_for_again() {
+    run_in_real_time(async {
+        let (url, asked) = serve(vec![
+            answer("403 Forbidden", b""),
+            answer("404 Not Found", b""),
+            answer("200 OK", &padded(10)),
+        ])
+        .await;
+        let modules = modules(None);
+        let mut wanted = spec("a", Path::new(""));
+        wanted.source.url = url;
+        let specs = [wanted];
+        publish(&modules, &specs);
+        modules.settled().await;
+        assert_eq!(publish(&modules, &specs), [None]);
+        let fault = modules.find(specs[0].clone()).fault.unwrap();
+        assert!(fault.contains("403"), "{fault}");
+        let due = Arc::new(specs[0].clone());
+        let mut ask_again = async |after: Duration, expected: usize| {
+            later(after).await;
+            modules.reload_if_due(&due);
+            modules.settled().await;
+            assert_eq!(asked.load(Ordering::Relaxed), expected, "{after:?}");
+        };
+        ask_again(FIRST_PAUSE / 2, 1).await;
+        ask_again(FIRST_PAUSE, 2).await;
+        // The next pause is twice as long.
+        ask_again(FIRST_PAUSE, 2).await;
+        ask_again(FIRST_PAUSE, 3).await;
+        assert!(publish(&modules, &specs)[0].is_some());
+        assert_eq!(modules.find(specs[0].clone()).fault, None);
+    });
+}
+
+#[test]
+fn a_module_that_cannot_run_is_not_fetched_again() {
+    run_in_real_time(async {
+        let broken = b"\0asm\x01\0\0\0 and no more".to_vec();
+        let (url, asked) = serve(vec![answer("200 OK", &broken), answer("200 OK", &broken)]).await;
+        let modules = modules(None);
+        let mut wanted = spec("a", Path::new(""));
+        wanted.source.url = url;
+        let specs = [wanted];
+        publish(&modules, &specs);
+        modules.settled().await;
+        assert!(modules.find(specs[0].clone()).fault.is_some());
+        later(LONGEST_PAUSE * 2).await;
+        modules.reload_if_due(&Arc::new(specs[0].clone()));
+        modules.settled().await;
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
     });
 }
