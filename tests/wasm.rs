@@ -1,5 +1,6 @@
 //! Modules in the running gateway: a WAT filter as a plugin, replaced while requests run, and modules that break.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use http::Request;
@@ -122,6 +123,43 @@ async fn a_module_runs_in_the_chain_and_a_new_file_takes_over_while_the_old_one_
         .wait_for(|line| line.contains("this is no Wasm module: the version before it stays"));
     told.unwrap();
     assert_eq!(text(&gateway).await, (200, "version two".to_owned()));
+}
+
+/// A filter that sends every request to this address.
+fn picking(address: SocketAddr) -> String {
+    let text = address.to_string();
+    let length = text.len();
+    format!(
+        r#"(module
+        (import "env" "proxy_set_upstream_override_host" (func $pick (param i32 i32) (result i32)))
+        (memory (export "memory") 2)
+        (data (i32.const 16) "{text}")
+        (func (export "proxy_abi_version_0_2_100"))
+        (func (export "proxy_on_memory_allocate") (param i32) (result i32) (i32.const 65536))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+          (call $pick (i32.const 16) (i32.const {length}))))"#
+    )
+}
+
+#[tokio::test]
+async fn a_module_picks_the_host_of_the_upstream() {
+    let mocks = [(); 2].map(|()| mock(tollgate_mock_llm::Options::default()));
+    let [first, second] = [&mocks[0], &mocks[1]].map(tollgate_mock_llm::Handle::addr);
+    let modules = Modules::new();
+    modules.write("filter.wasm", &picking(second));
+    let registry = bridge(&[("mock", first)]).replace(&first.to_string(), &format!("{first},{second}"));
+    let parts = [
+        registry,
+        ingress("api", "/", "mock.static", &[]),
+        modules.plugin("filter.wasm", "FAIL_CLOSE"),
+    ];
+    let text = documents(&parts);
+    let gateway = gateway().file("scene.yaml", &text).unwrap().go().unwrap();
+    for _ in 0..4 {
+        client::send(gateway.http, get("/")).await.unwrap();
+    }
+    let seen = mocks.each_ref().map(|mock| mock.requests().len());
+    assert_eq!(seen, [0, 4]);
 }
 
 #[tokio::test]

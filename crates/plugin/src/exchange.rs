@@ -32,6 +32,8 @@ pub struct Exchange {
     pub buffer_limit: usize,
     /// Headers for the answer that the gateway makes should the rest of the chain fail: no plugin sees that answer.
     pub failure_headers: HeaderMap,
+    /// The address of the destination's that the request goes to first, chosen by a plugin; default none: it is balanced.
+    pub upstream_address: Option<SocketAddr>,
     reroute: bool,
     /// How often the route was chosen again.
     reroutes: u32,
@@ -50,6 +52,7 @@ impl Exchange {
             cluster: None,
             buffer_limit,
             failure_headers: HeaderMap::new(),
+            upstream_address: None,
             reroute: false,
             reroutes: 0,
             credentials: Vec::new(),

@@ -19,7 +19,7 @@ use tollgate_plugin::{Caller, Exchange, Host, Link, Money};
 use tollgate_snapshot::policy::{Redirect, Retry};
 use tollgate_snapshot::route::{Action, Destination};
 use tollgate_snapshot::{Cluster, Policy, Settings};
-use tollgate_upstream::SendTimers;
+use tollgate_upstream::{Chosen, SendTimers};
 
 use crate::account;
 use crate::callout::Callouts;
@@ -70,6 +70,9 @@ impl Host for Router<'_> {
         }
         account::capture(&self.snapshot.settings.access_log, &exchange.record, &request);
 
+        if let Some(address) = exchange.upstream_address {
+            request.extensions_mut().insert(Chosen(address));
+        }
         let mut response = self
             .attempt(destination, &route.policy, &mut request, &timers, exchange)
             .await?;

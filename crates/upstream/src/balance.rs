@@ -5,6 +5,7 @@
 //! same build sends it to the same one, without having to tell each other.
 
 use std::hash::BuildHasher;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use foldhash::quality::FixedState;
@@ -24,6 +25,17 @@ impl StickyKey {
     pub fn of(told_by: &[u8]) -> Self {
         Self(FixedState::default().hash_one(told_by))
     }
+}
+
+/// The address that somebody has chosen for the first attempt of a request; an extension of the request. It counts while
+/// it is one of the cluster's and may be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen(pub SocketAddr);
+
+/// The endpoint of this address, if it may be used.
+pub(crate) fn chosen(endpoints: &[Rc<Endpoint>], address: Chosen, now: Instant) -> Option<&Rc<Endpoint>> {
+    let mut found = endpoints.iter();
+    found.find(|endpoint| endpoint.address == address.0 && !endpoint.is_ejected(now))
 }
 
 /// `None` only when there is no endpoint at all.

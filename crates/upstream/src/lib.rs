@@ -35,7 +35,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub use balance::StickyKey;
+pub use balance::{Chosen, StickyKey};
 pub use exports::{Exports, Target};
 pub use outside::{OutsideError, Reach};
 pub use resolve::Override;

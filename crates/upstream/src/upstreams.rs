@@ -17,7 +17,7 @@ use tollgate_body::{Body, Request, Response};
 use tollgate_observe::record::Record;
 use tollgate_snapshot::Cluster;
 
-use crate::balance::{self, StickyKey};
+use crate::balance::{self, Chosen, StickyKey};
 use crate::endpoint::{Endpoint, Lease};
 use crate::failure::{self, DialFailure};
 use crate::http1::{Answer, Fault, Http1, Http1Body, Source};
@@ -73,8 +73,8 @@ impl Upstreams {
     ///
     /// Dropping the future or the body ends the upstream's work at once. A connection that had been idle and turns out
     /// to be closed is replaced without counting as an attempt. An upgrade (`101`) keeps its extension:
-    /// `hyper::upgrade::on(response)` gives the stream. A [`StickyKey`] among the extensions of `request` tells a cluster
-    /// that keeps requesters apart who asks.
+    /// `hyper::upgrade::on(response)` gives the stream. Of the extensions of `request`, a [`StickyKey`] tells a cluster that
+    /// keeps requesters apart who asks, and [`Chosen`] names the endpoint of the first attempt.
     ///
     /// # Errors
     /// Before the head: 503 `UH`, `UF`, `UO`, `UC`, `UR`, 502 `UPE`, 504 of the timer that ran out, or the request
@@ -302,8 +302,13 @@ impl Attempt<'_> {
     }
 
     fn choose(&self, endpoints: &[Rc<Endpoint>]) -> Result<Rc<Endpoint>, Error> {
-        let key = self.request.extensions().get::<StickyKey>().copied();
-        balance::pick(endpoints, &self.cluster.load_balance, key, self.started)
+        let extensions = self.request.extensions();
+        let first = self.record.is_some_and(|record| record.attempts.get() == 1);
+        let chosen = extensions.get::<Chosen>().filter(|_| first);
+        let key = extensions.get::<StickyKey>().copied();
+        chosen
+            .and_then(|address| balance::chosen(endpoints, *address, self.started))
+            .or_else(|| balance::pick(endpoints, &self.cluster.load_balance, key, self.started))
             .cloned()
             .ok_or_else(failure::no_healthy_upstream)
     }

@@ -147,10 +147,15 @@ impl Call {
         let seen = self.vm.with_stream(self.id, |stream| {
             let limits = stream.sides.each_ref().map(|side| side.limit);
             let changed = std::mem::take(&mut stream.side(Direction::Request).head_changed);
-            (changed && !stream.keep_route, limits[0].max(limits[1]))
+            (
+                changed && !stream.keep_route,
+                limits[0].max(limits[1]),
+                stream.override_host,
+            )
         });
-        if let Some((changed, limit)) = seen {
+        if let Some((changed, limit, address)) = seen {
             exchange.buffer_limit = exchange.buffer_limit.max(limit);
+            exchange.upstream_address = address.or(exchange.upstream_address);
             if changed {
                 if let Some(authority) = request.uri().authority() {
                     exchange.host = authority.host().to_ascii_lowercase().into();

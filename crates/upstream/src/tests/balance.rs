@@ -11,9 +11,10 @@ use tollgate_base::Flag;
 use tollgate_observe::Metrics;
 use tollgate_snapshot::{Cluster, Endpoints, LoadBalance, Requester};
 
-use crate::balance::{StickyKey, pick};
+use crate::SendTimers;
+use crate::balance::{Chosen, StickyKey, pick};
 use crate::endpoint::{Counters, Endpoint, Lease};
-use crate::tests::support::{Server, get, plain, send, text, upstreams, worker};
+use crate::tests::support::{Server, get, plain, record, send, text, upstreams, worker};
 
 fn endpoints(weights: &[u32]) -> Vec<Rc<Endpoint>> {
     let counters = Counters::new(Metrics::new().cluster("test"));
@@ -187,5 +188,36 @@ fn after_one_failure_the_healthy_endpoint_gets_everything() {
             }
         }
         assert_eq!(*failures.borrow(), 1);
+    });
+}
+
+#[test]
+fn an_address_that_was_chosen_gets_the_first_attempt() {
+    worker(false, async {
+        let servers = [Server::polite().await, Server::polite().await];
+        let [first, second] = [&servers[0], &servers[1]].map(|server| server.address);
+        let mut cluster: Cluster = plain(first);
+        cluster.endpoints = Endpoints::Static(vec![(first, 1), (second, 1)]);
+        cluster.load_balance = LoadBalance::RoundRobin;
+        let (upstreams, cluster) = (upstreams(), Arc::new(cluster));
+        let went_to = async |chosen: SocketAddr, earlier_attempts: u32| {
+            let mut request = get("/");
+            request.extensions_mut().insert(Chosen(chosen));
+            let record = record();
+            record.attempts.set(earlier_attempts);
+            let timers = SendTimers::default();
+            let response = upstreams.send(&cluster, request, &timers, &record).await;
+            drop(text(response.unwrap()).await.unwrap());
+            record.upstream_peer.get().unwrap()
+        };
+        for _ in 0..4 {
+            assert_eq!(went_to(second, 0).await, second);
+        }
+        let elsewhere = SocketAddr::from(([127, 0, 0, 1], 9));
+        // Another attempt, and an address that is none of the cluster's, are balanced.
+        for (chosen, earlier) in [(second, 1), (elsewhere, 0)] {
+            let both = [went_to(chosen, earlier).await, went_to(chosen, earlier).await];
+            assert!(both.contains(&first) && both.contains(&second), "{both:?}");
+        }
     });
 }

@@ -406,6 +406,19 @@ fn upstream_hosts() {
 }
 
 #[test]
+fn the_host_that_a_module_picks_is_told_to_the_upstream() {
+    run(async {
+        let picks = r#"(call $say (call $set_upstream_override_host @"10.0.0.2:8080"))"#;
+        let bench = Setup::default().bench(&in_headers(picks));
+        assert_eq!(bench.ask().await.said(), [0]);
+        assert_eq!(bench.seen().address, Some(([10, 0, 0, 2], 8080).into()));
+        let bench = Setup::default().bench(&in_headers(""));
+        bench.ask().await;
+        assert_eq!(bench.seen().address, None);
+    });
+}
+
+#[test]
 fn injected_data_is_refused_outside_of_a_request() {
     run(async {
         // In the plugin context there is no stream: the calls say so, and configuring goes on.
