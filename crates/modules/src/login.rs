@@ -95,11 +95,19 @@ pub(crate) fn may_be_told(registry: &str, server: &str) -> bool {
     if is_address(&registry) || is_address(&server) {
         return false;
     }
-    let domain = |host: &str| {
-        let mut labels = host.rsplit('.');
-        Some((labels.next()?.to_owned(), labels.next()?.to_owned()))
-    };
     domain(&registry).is_some_and(|own| domain(&server) == Some(own))
+}
+
+/// The part of a name that its owner has registered: two labels, three below what countries give out (`com.cn`, `co.uk`).
+fn domain(host: &str) -> Option<&str> {
+    let mut labels = host.rsplit('.');
+    let (top, second) = (labels.next()?, labels.next()?);
+    let is_shared = top.len() == 2 && second.len() <= 3;
+    let own = match is_shared {
+        true => top.len() + second.len() + labels.next()?.len() + 2,
+        false => top.len() + second.len() + 1,
+    };
+    host.get(host.len() - own..)
 }
 
 #[cfg(test)]
@@ -138,5 +146,14 @@ mod tests {
         assert!(!may_be_told("r.example", "r.example.evil.net"));
         assert!(!may_be_told("10.0.0.1", "11.0.0.1"));
         assert!(!may_be_told("localhost", "evil"));
+        // Below what many share, two labels are nobody's.
+        for shared in ["com.cn", "co.uk", "net.au"] {
+            let host = |name: &str| format!("{name}.{shared}");
+            assert!(may_be_told(&host("r.example"), &host("auth.example")), "{shared}");
+            assert!(!may_be_told(&host("r.example"), &host("auth.evil")), "{shared}");
+            assert!(!may_be_told(&host("example"), &host("evil")), "{shared}");
+        }
+        assert!(may_be_told("example.io", "auth.example.io"));
+        assert!(!may_be_told("io", "example.io"));
     }
 }
