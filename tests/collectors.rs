@@ -155,6 +155,15 @@ impl Collector {
         })
     }
 
+    /// Waits for this many log records: the attributes of each.
+    pub(crate) fn records(&self, count: usize) -> Vec<serde_json::Map<String, Value>> {
+        let found = self.part.lines.wait_until(|lines| {
+            let found = records(lines);
+            (found.len() >= count).then_some(found)
+        });
+        found.unwrap()
+    }
+
     /// Everything that came.
     pub(crate) fn all(&self) -> Vec<Seen> {
         spans(&self.part.lines.all())
@@ -164,6 +173,18 @@ impl Collector {
     pub(crate) fn text(&self) -> String {
         self.part.lines.all().join("\n")
     }
+}
+
+fn records(lines: &[String]) -> Vec<serde_json::Map<String, Value>> {
+    let mut found = Vec::new();
+    for line in lines {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|cause| panic!("{cause}: {line}"));
+        let resources = value["resourceLogs"].as_array().into_iter().flatten();
+        let scopes = resources.flat_map(|resource| resource["scopeLogs"].as_array().into_iter().flatten());
+        let inside = scopes.flat_map(|scope| scope["logRecords"].as_array().into_iter().flatten());
+        found.extend(inside.map(|record| attributes(&record["attributes"])));
+    }
+    found
 }
 
 fn spans(lines: &[String]) -> Vec<Seen> {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use tollgate_testkit::client::{get, open, post_json, send};
 use tollgate_testkit::process::Gateway;
 
+use crate::collectors::Collector;
 use crate::support::{
     BINARY, CHAT, CHAT_PATH, CHAT_STREAM, PATIENCE, Scene, Sight, ai_proxy, bridge, documents, gateway,
     ingress, mock, ordered, verbose_log, wasm_plugin,
@@ -425,7 +426,7 @@ async fn the_same_rows_go_to_a_file_an_endpoint_and_a_collector() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
     let (endpoint, mut posts) = receiver(&[500, 200]).await;
-    let (collector, mut logs) = receiver(&[200]).await;
+    let collector = Collector::start();
     let scene = priced(data, &[]);
     let file = data.join("rows.jsonl");
     let sinks = format!(
@@ -434,9 +435,10 @@ async fn the_same_rows_go_to_a_file_an_endpoint_and_a_collector() {
     sinks:
     - {{ type: file, path: {} }}
     - {{ type: http, url: 'http://{endpoint}/?query=INSERT', headers: {{ x-clickhouse-key: k3y }} }}
-    - {{ type: otlp, url: 'http://{collector}/v1/logs' }}
+    - {{ type: otlp, url: 'http://{}/v1/logs' }}
 ",
-        file.display()
+        file.display(),
+        collector.http
     );
     let text = documents(&[
         bridge(&[("mock", scene.mock.addr())]),
@@ -461,7 +463,7 @@ async fn the_same_rows_go_to_a_file_an_endpoint_and_a_collector() {
         again.starts_with("POST /?query=INSERT HTTP/1.1\r\n") && again.contains("x-clickhouse-key: k3y"),
         "{again}"
     );
-    let log = logs.recv().await.unwrap();
+    let records = collector.records(3);
     let rows = rows_at_end(scene.gateway, data);
     let body = |text: &str| text.split_once("\r\n\r\n").unwrap().1.to_owned();
     let ids = |lines: &str| -> Vec<Value> {
@@ -488,13 +490,10 @@ async fn the_same_rows_go_to_a_file_an_endpoint_and_a_collector() {
     ] {
         assert_eq!(row[name], rows[0][name], "{name}");
     }
-    let log: Value = serde_json::from_str(&body(&log)).unwrap();
-    let records = &log["resourceLogs"][0]["scopeLogs"][0]["logRecords"];
-    assert_eq!(records.as_array().unwrap().len(), 3);
-    let attributes = records[0]["attributes"].as_array().unwrap();
-    let input = attributes
-        .iter()
-        .find(|attribute| attribute["key"] == "input")
-        .unwrap();
-    assert_eq!(input["value"]["intValue"], rows[0]["input"].to_string());
+    assert_eq!(records.len(), 3);
+    for (record, row) in records.iter().zip(&rows) {
+        assert_eq!(record["request_id"], row["request_id"]);
+        assert_eq!(record["input"], format!("#{}", row["input"]));
+        assert_eq!(record["model"], row["model"]);
+    }
 }
