@@ -14,8 +14,8 @@ use tollgate_snapshot::{Cluster, ClusterTls, Verification};
 use crate::Input;
 use crate::annotations::UpstreamTls;
 use crate::ingress::Plan;
+use crate::secrets;
 use crate::services::{KnownPort, KnownTls, ServiceTable, kubernetes_host};
-use crate::tls;
 
 /// All clusters by name.
 pub(crate) type Clusters = HashMap<Arc<str>, Arc<Cluster>>;
@@ -180,12 +180,12 @@ fn client_certificate(
         .secret(namespace, name)
         .ok_or_else(|| format!("the Secret {namespace}/{name} does not exist"))?;
     // Built once to know that it can be used; the upstream builds its own.
-    tls::certified_key(secret)?;
+    secrets::certified_key(secret)?;
     let pem = |keys: &[&str]| secret.spec.first(keys).map(|value| value.expose().to_vec());
     let certificate = ClientCertificate {
-        chain: pem(tls::CERTIFICATE_KEYS).unwrap_or_default(),
-        key: pem(tls::PRIVATE_KEY_KEYS).unwrap_or_default(),
+        chain: pem(secrets::CERTIFICATE_KEYS).unwrap_or_default(),
+        key: pem(secrets::PRIVATE_KEY_KEYS).unwrap_or_default(),
     };
-    let authority = secret.spec.first(tls::AUTHORITY_KEYS);
+    let authority = secret.spec.first(secrets::AUTHORITY_KEYS);
     Ok((certificate, authority.map(|value| value.expose().into())))
 }

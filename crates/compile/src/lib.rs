@@ -22,6 +22,7 @@ mod plugins;
 mod registries;
 mod routes;
 mod rules;
+mod secrets;
 mod services;
 mod settings;
 mod templates;

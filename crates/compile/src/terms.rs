@@ -16,7 +16,7 @@ use tollgate_snapshot::certificate::{Offers, Terms};
 use crate::Input;
 use crate::annotations::DownstreamTls;
 use crate::ingress::Plan;
-use crate::tls::AUTHORITY_KEYS;
+use crate::secrets::AUTHORITY_KEYS;
 
 /// Makes ready what `asked` says, for a host that shows `key`.
 ///

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, Choice, Finish, Role, Tool, Turn, Usage};
-use crate::dialect::request_id;
+use crate::hash::request_id;
 use crate::openai::number;
 use crate::plan::UsageMode;
 use crate::stream::{Encoder, Event, Moment, Step};

@@ -6,7 +6,7 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
-use crate::hash::{short_id, uuid};
+use crate::hash::uuid;
 use crate::{anthropic, openai};
 
 /// A vendor's endpoint.
@@ -76,11 +76,6 @@ pub(crate) fn dashscope_code(status: StatusCode) -> &'static str {
         503 | 529 => "ServiceUnavailable",
         _ => "InternalError",
     }
-}
-
-/// What vendors call a request, for the header `x-request-id`.
-pub(crate) fn request_id(hash: u64) -> String {
-    format!("req_{}", short_id(hash))
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ pub(crate) fn short_id(hash: u64) -> String {
     format!("{:016x}{:08x}", mix(hash), mix(!hash) >> 32)
 }
 
+/// What vendors call a request, for the header `x-request-id`.
+pub(crate) fn request_id(hash: u64) -> String {
+    format!("req_{}", short_id(hash))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,8 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::answer::{Answer, Ask, reply};
-use crate::dialect::{self, Endpoint};
+use crate::dialect::Endpoint;
+use crate::hash;
 use crate::reply::{Exchange, Reply};
 use crate::server::Server;
 use crate::stream::{Encoder, Player};
@@ -72,7 +73,7 @@ pub(crate) async fn answer(
         }
     };
     let name = if anthropic { "request-id" } else { "x-request-id" };
-    let reply = reply.with_header(HeaderName::from_static(name), &dialect::request_id(exchange.hash));
+    let reply = reply.with_header(HeaderName::from_static(name), &hash::request_id(exchange.hash));
     (exchange, reply)
 }
 

@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod memory;
+mod place;
 mod redis;
 mod store;
 mod stores;
 
 pub use memory::Memory;
+pub use place::{Identity, Place, Places, Surroundings, Tls, Trust};
 pub use redis::Address;
 pub use redis::Settings;
 pub use store::{Count, Failure, Reservation, Settlement, Store};
-pub use stores::{Identity, Place, Places, Stores, Surroundings, Tls, Trust};
+pub use stores::Stores;

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -20,7 +20,15 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tollgate_base::clock::{self, Instant};
 
-use crate::shared::Nameservers;
+/// Who resolves names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Nameservers {
+    /// As the system says (`/etc/resolv.conf`, `/etc/hosts`).
+    #[default]
+    System,
+    /// These, over UDP, then TCP.
+    At(Vec<SocketAddr>),
+}
 
 /// Longest a failed look-up is believed before the next try.
 const NEGATIVE: Duration = Duration::from_secs(5);

@@ -4,13 +4,36 @@
 //! Addresses, names and certificates never reach the client: they go to `record.upstream_failure`.
 
 use std::error::Error as StdError;
-use std::io;
+use std::{fmt, io};
 
 use http::StatusCode;
 use tollgate_base::{Error, Flag, Retry, Timer};
 use tollgate_observe::record::Record;
 
-use crate::http1::Fault;
+/// How an exchange went wrong on the wire.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// It is not HTTP/1, or breaks its rules.
+    Garbled(&'static str),
+    /// The connection ended too early.
+    Ended,
+    /// Reading or writing failed.
+    Io(io::Error),
+    /// The request's own body failed.
+    Upload(&'static str),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Garbled(reason) | Fault::Upload(reason) => formatter.write_str(reason),
+            Fault::Ended => formatter.write_str("connection closed before message completed"),
+            Fault::Io(cause) => write!(formatter, "connection error: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
 
 /// A connection that could not be made.
 #[derive(Debug, Clone)]

@@ -36,10 +36,11 @@ mod waiting;
 mod tests;
 
 pub use balance::{Chosen, StickyKey};
+pub use dns::Nameservers;
 pub use exports::{Exports, Target};
 pub use outside::{OutsideError, Reach};
 pub use resolve::Override;
-pub use shared::{Nameservers, Options, Shared};
+pub use shared::{Options, Shared};
 pub use timers::SendTimers;
 pub use tls::check as check_tls;
 pub use upstreams::Upstreams;

@@ -14,7 +14,13 @@ use tollgate_base::clock::{self, Instant};
 use tollgate_base::{Error, Retry};
 use tollgate_body::{Body, Request};
 
-use crate::http1::Source;
+/// A request's body.
+pub(crate) enum Source {
+    /// All of it.
+    Whole(Bytes),
+    /// It comes from somewhere.
+    Stream(Outgoing),
+}
 
 /// How far a request body has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

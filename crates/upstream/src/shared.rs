@@ -8,19 +8,9 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tollgate_observe::Metrics;
 
-use crate::dns::{self, Names};
+use crate::dns::{self, Names, Nameservers};
 use crate::resolve::Override;
 use crate::tls::TlsConfigs;
-
-/// Who resolves names.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Nameservers {
-    /// As the system says (`/etc/resolv.conf`, `/etc/hosts`).
-    #[default]
-    System,
-    /// These, over UDP, then TCP.
-    At(Vec<SocketAddr>),
-}
 
 /// Settings of the process.
 #[derive(Debug, Clone)]

@@ -19,10 +19,10 @@ use tollgate_snapshot::Cluster;
 
 use crate::balance::{self, Chosen, StickyKey};
 use crate::endpoint::{Endpoint, Lease};
-use crate::failure::{self, DialFailure};
-use crate::http1::{Answer, Fault, Http1, Http1Body, Source};
+use crate::failure::{self, DialFailure, Fault};
+use crate::http1::{Answer, Http1, Http1Body};
 use crate::http2::{Slot, StreamBody};
-use crate::outgoing::{self, Progress, Sendable};
+use crate::outgoing::{self, Progress, Sendable, Source};
 use crate::pool::{Connected, Pool};
 use crate::shared::Shared;
 use crate::timed::TimedBody;

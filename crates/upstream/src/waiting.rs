@@ -13,7 +13,7 @@ use tollgate_observe::record::Record;
 
 use crate::alarm::Alarm;
 use crate::failure;
-use crate::http1::Fault;
+use crate::failure::Fault;
 use crate::outgoing::{Progress, Sendable, Upload};
 use crate::timers::SendTimers;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use percent_encoding::percent_decode_str;
 use tollgate_base::Secret;
 
-use crate::stores::{Tls, Trust};
+use crate::place::{Tls, Trust};
 
 /// How long one command may take unless a config says otherwise.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1);

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::future::select_ok;
 use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
 use redis::io::AsyncDNSResolver;
 use redis::{
     AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo,
@@ -17,8 +18,7 @@ use redis::{
 };
 
 use super::address::{Address, Kind, Settings};
-use super::link::Way;
-use crate::stores::{Place, Places, Tls, Trust};
+use crate::place::{Place, Places, Tls, Trust};
 
 /// Longest that one attempt to connect takes.
 pub(super) const CONNECT: Duration = Duration::from_secs(2);
@@ -26,6 +26,13 @@ pub(super) const CONNECT: Duration = Duration::from_secs(2);
 const PIPELINE: usize = 1024;
 
 type Outcome<T> = Result<T, String>;
+
+/// What an attempt ends with.
+#[derive(Clone)]
+pub(super) enum Way {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
 
 fn told(cause: RedisError) -> String {
     cause.to_string()

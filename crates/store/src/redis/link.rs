@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::aio::{ConnectionLike, MultiplexedConnection};
-use redis::cluster_async::ClusterConnection;
+use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisError, RedisFuture, RedisResult, Value};
 use tokio::sync::{Notify, mpsc, watch};
 use tollgate_base::clock::{self, Instant};
@@ -17,9 +16,9 @@ use tollgate_base::task;
 use tollgate_observe::metrics::{Counter, Gauge, Kind as MetricKind};
 
 use super::address::Settings;
-use super::connect::{CONNECT, connect};
+use super::connect::{CONNECT, Way, connect};
 use crate::Failure;
-use crate::stores::Surroundings;
+use crate::place::Surroundings;
 
 /// Pause after the first failed attempt; each further one is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -47,12 +46,6 @@ pub(crate) struct Connection {
     number: u64,
     since: Instant,
     way: Way,
-}
-
-#[derive(Clone)]
-pub(super) enum Way {
-    Single(MultiplexedConnection),
-    Cluster(ClusterConnection),
 }
 
 impl Connection {

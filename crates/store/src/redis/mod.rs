@@ -24,7 +24,7 @@ pub use address::{Address, Settings};
 use link::{Connection, Link};
 use scripts::Scripts;
 
-use crate::stores::Surroundings;
+use crate::place::Surroundings;
 use crate::{Count, Failure, Reservation, Settlement, Store};
 
 /// Settlements that wait to be sent; beyond it they are lost.

@@ -9,9 +9,10 @@ use tollgate_base::Error;
 use tollgate_body::Source;
 use tollgate_body::http1::{Decoded, Framing};
 
-use super::{Fault, Http1};
+use super::Http1;
 use crate::endpoint::Lease;
 use crate::failure;
+use crate::failure::Fault;
 
 /// An answer's body; dropped before its end, it takes its connection along.
 pub(crate) struct Http1Body {

@@ -15,7 +15,6 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -30,37 +29,13 @@ use tollgate_body::http1::{Decoded, Framing, poll_read};
 
 pub(crate) use self::body::Http1Body;
 use self::head::{Head, HeadReader};
-pub(crate) use self::upload::Source;
 use self::upload::{Stopped, Upload};
 use crate::dial::Dialed;
 use crate::endpoint::{Counted, Lease};
+use crate::failure::Fault;
+use crate::outgoing::Source;
 use crate::stream::Stream;
 use crate::waiting::{Broken, Waiting};
-
-/// How an exchange went wrong on the wire.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// It is not HTTP/1, or breaks its rules.
-    Garbled(&'static str),
-    /// The connection ended too early.
-    Ended,
-    /// Reading or writing failed.
-    Io(io::Error),
-    /// The request's own body failed.
-    Upload(&'static str),
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Garbled(reason) | Fault::Upload(reason) => formatter.write_str(reason),
-            Fault::Ended => formatter.write_str("connection closed before message completed"),
-            Fault::Io(cause) => write!(formatter, "connection error: {cause}"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
 
 /// An open connection.
 pub(crate) struct Http1 {

@@ -13,16 +13,8 @@ use tokio::io::AsyncWrite;
 use tollgate_body::Request;
 use tollgate_body::http1::{Misfit, Outbound, Output, room, write_field, write_number};
 
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Source};
 use crate::stream::Stream;
-
-/// A request's body.
-pub(crate) enum Source {
-    /// All of it.
-    Whole(Bytes),
-    /// It comes from somewhere.
-    Stream(Outgoing),
-}
 
 /// Why a request cannot go on.
 pub(super) enum Stopped {
