@@ -1,10 +1,10 @@
 //! Sending the calls that a module asked for, and handing it the answers.
 //!
 //! A call belongs to its instance, not to the request: it is not cut when the request ends. Each gets exactly one
-//! answer, unless the instance is gone by then.
+//! answer, unless the instance is gone by then: nobody is told.
 
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,42 +21,44 @@ use crate::vm::{Vm, http_answer};
 /// Largest answer of a call, in bytes; a larger one has failed.
 const ANSWER_LIMIT: usize = 10 * 1024 * 1024;
 
-/// Sends one.
+/// Sends one. It goes out whatever becomes of the instance, which does not wait for it: a swap loses no count that a
+/// plugin keeps elsewhere, and an old version's memory is given back at once.
 pub(crate) fn send(vm: &Rc<Vm>, order: Order) {
-    // Held: an instance that a call is under way for hears its answer, also when a newer one has taken over.
-    let owner = vm.clone();
+    let owner = Rc::downgrade(vm);
     match order {
         Order::Http {
             token,
+            bytes,
             cluster,
             request,
             timeout,
             caller,
         } => drop(task::spawn_local("wasm http call", async move {
             let answer = exchange(caller.as_ref(), &cluster, *request, timeout).await;
-            owner.on_http_answer(token, answer);
+            if let Some(vm) = owner.upgrade() {
+                vm.on_http_answer(token, bytes, answer);
+            }
         })),
         Order::Redis {
             token,
+            bytes,
             cluster,
             query,
             caller,
-        } => drop(task::spawn_local("wasm redis call", async move {
-            let setting = owner.with(|state| state.redis.get(&cluster).cloned()).flatten();
-            let weak: Weak<Vm> = Rc::downgrade(&owner);
-            let reply = redis::call(
-                weak,
-                caller.as_ref(),
-                &cluster,
-                setting.unwrap_or_default(),
-                query,
-            )
-            .await;
-            if let Err(cause) = &reply {
-                tracing::debug!(cluster, error = %cause, "a module's Redis call failed");
-            }
-            owner.on_redis_answer(token, reply.ok());
-        })),
+        } => {
+            let Some((setting, line)) = vm.with(|state| redis::line(state, &cluster)) else {
+                return;
+            };
+            drop(task::spawn_local("wasm redis call", async move {
+                let reply = redis::call(line, caller.as_ref(), &cluster, setting, query).await;
+                if let Err(cause) = &reply {
+                    tracing::debug!(cluster, error = %cause, "a module's Redis call failed");
+                }
+                if let Some(vm) = owner.upgrade() {
+                    vm.on_redis_answer(token, bytes, reply.ok());
+                }
+            }));
+        }
     }
 }
 

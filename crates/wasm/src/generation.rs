@@ -50,7 +50,7 @@ pub(crate) struct Host {
     pub(crate) metrics: Option<Arc<Metrics>>,
     pub(crate) own: Option<HostMetrics>,
     pub(crate) shared: Shared,
-    /// Grows when something was put into a queue.
+    /// Grows when something was put into a queue, or a queue's consumer has changed.
     pub(crate) queued: tokio::sync::watch::Sender<u64>,
     /// Start of the modules' monotonic clock.
     pub(crate) started: Instant,
@@ -68,6 +68,11 @@ impl Host {
             started: clock::now(),
             instances: AtomicUsize::new(0),
         })
+    }
+
+    /// Has every worker look whether its instances are to be told of items in their queues.
+    pub(crate) fn wake_queues(&self) {
+        self.queued.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

@@ -1,13 +1,16 @@
 //! The head of a request or response as a proxy-wasm header map: pseudo-headers first, then the fields in order.
 //!
 //! Names are in lower case whatever a module writes; `host` means `:authority`. A value that could split the head is
-//! not written: the Rust SDK panics on any status but 0 here, so such a write is logged and otherwise ignored.
+//! not written: the Rust SDK panics on any status but 0 here, so such a write is logged and otherwise ignored. The same
+//! goes for what a head that is full takes no more.
 
 use std::borrow::Cow;
 
 use http::header::{HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri, request, response};
+
+use crate::limits::{HEADER_BYTES, HEADER_FIELDS};
 
 /// A header map.
 #[derive(Debug, Clone)]
@@ -64,24 +67,32 @@ impl Head {
         pairs
     }
 
-    /// Adds a value.
-    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) {
+    /// Adds a value. False: the head is full.
+    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
         if self.set_pseudo(name, value) {
-            return;
+            return true;
         }
-        if let Some((name, value)) = field(name, value) {
-            self.fields_mut().append(name, value);
-        }
+        let Some((name, value)) = field(name, value) else {
+            return true;
+        };
+        let fields = self.fields_mut();
+        fields.len() < HEADER_FIELDS
+            && has_room(fields, &name, &value)
+            && fields.try_append(name, value).is_ok()
     }
 
-    /// Makes this the only value.
-    pub(crate) fn replace(&mut self, name: &[u8], value: &[u8]) {
+    /// Makes this the only value. False: the head is full.
+    pub(crate) fn replace(&mut self, name: &[u8], value: &[u8]) -> bool {
         if self.set_pseudo(name, value) {
-            return;
+            return true;
         }
-        if let Some((name, value)) = field(name, value) {
-            self.fields_mut().insert(name, value);
-        }
+        let Some((name, value)) = field(name, value) else {
+            return true;
+        };
+        let fields = self.fields_mut();
+        (fields.len() < HEADER_FIELDS || fields.contains_key(&name))
+            && has_room(fields, &name, &value)
+            && fields.try_insert(name, value).is_ok()
     }
 
     /// Takes all values away. What a head cannot be without stays.
@@ -184,6 +195,14 @@ fn field(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
         refused(name);
     }
     made
+}
+
+/// What a value takes the place of counts as well.
+fn has_room(fields: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
+    let sizes = fields
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len());
+    sizes.sum::<usize>() + name.as_str().len() + value.len() <= HEADER_BYTES
 }
 
 fn refused(name: &[u8]) {

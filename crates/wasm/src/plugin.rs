@@ -120,17 +120,12 @@ impl Call {
     /// Whether the module answered or closed the stream while others work on it.
     fn interrupted(&self, context: &Context<'_>) -> Option<Interruption> {
         let found = self.vm.with_stream(self.id, |stream| {
-            if let Some(reply) = stream.reply.take() {
-                return Some(Interruption::Reply(reply));
-            }
-            if stream.closed {
-                return Some(Interruption::Closed);
-            }
+            let found = interruption(stream);
             match &mut stream.waker {
                 Some(waker) => waker.clone_from(context.waker()),
                 empty => *empty = Some(context.waker().clone()),
             }
-            None
+            found
         });
         found.flatten()
     }
@@ -206,6 +201,8 @@ impl Call {
             let side = stream.side(direction);
             side.head = Some(head);
             side.head_changed = false;
+            // What was continued before it paused is not continued.
+            side.resumed = false;
         });
         let hold = match self.vm.on_head(self.id, direction, end) {
             Some(Action::Continue) => Hold::No,
@@ -215,6 +212,14 @@ impl Call {
             None if self.vm.generation.spec.fail_open => Hold::No,
             None => return Ok(Verdict::Failed),
         };
+        // Whatever it returned: there may be no body that would be looked at later. The head goes nowhere, and can be read.
+        if let Some(interruption) = self.vm.with_stream(self.id, interruption).flatten() {
+            drop(self.release(direction));
+            return match interruption {
+                Interruption::Reply(reply) => Ok(Verdict::Reply(reply)),
+                Interruption::Closed => Err(closed()),
+            };
+        }
         if hold == Hold::No && !self.vm.sees_body(direction) {
             return Ok(match self.release(direction) {
                 Some(head) => Verdict::Go((head, body)),
@@ -264,6 +269,13 @@ impl Call {
         self.vm
             .with_stream(self.id, |stream| stream.side(direction).release_head())
             .flatten()
+    }
+}
+
+fn interruption(stream: &mut Stream) -> Option<Interruption> {
+    match stream.reply.take() {
+        Some(reply) => Some(Interruption::Reply(reply)),
+        None => stream.closed.then_some(Interruption::Closed),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,8 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tollgate_plugin::Caller;
 
-use crate::state::RedisSetting;
-use crate::vm::Vm;
+use crate::state::{RedisSetting, State};
 
 /// Largest reply, in bytes.
 const REPLY_LIMIT: usize = 16 * 1024 * 1024;
@@ -22,7 +21,7 @@ const REPLY_LIMIT: usize = 16 * 1024 * 1024;
 const DEPTH_LIMIT: usize = 16;
 
 /// A connection to one cluster; whoever holds the lock has the line to itself.
-type Line = Rc<Mutex<Option<Connection>>>;
+pub(crate) type Line = Rc<Mutex<Option<Connection>>>;
 
 /// Connections of one instance.
 pub(crate) type Lines = HashMap<String, Line>;
@@ -33,19 +32,24 @@ pub(crate) struct Connection {
     read: BytesMut,
 }
 
+/// An instance's line to a cluster, and how it introduces itself there.
+pub(crate) fn line(state: &mut State, cluster: &str) -> (RedisSetting, Line) {
+    let setting = state.redis.get(cluster).cloned().unwrap_or_default();
+    (
+        setting,
+        state.lines_to.entry(cluster.to_owned()).or_default().clone(),
+    )
+}
+
 /// Sends `query` and waits for its reply.
 pub(crate) async fn call(
-    vm: Weak<Vm>,
+    line: Line,
     caller: &dyn Caller,
     cluster: &str,
     setting: RedisSetting,
     query: Bytes,
 ) -> io::Result<Bytes> {
     let timeout = setting.timeout;
-    let line = vm
-        .upgrade()
-        .and_then(|vm| vm.with(|state| state.lines_to.entry(cluster.to_owned()).or_default().clone()))
-        .ok_or(io::ErrorKind::NotConnected)?;
     let work = async {
         let mut line = line.lock().await;
         // Taken out: whatever cuts this short leaves no half-read connection behind.

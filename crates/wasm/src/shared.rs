@@ -11,6 +11,9 @@ use bytes::Bytes;
 /// Most items that wait in one queue.
 const QUEUE_LIMIT: usize = 10_000;
 
+/// What a value, a queue or an item counts beside its bytes: as much as it takes, so that many small ones are bounded too.
+const ENTRY: usize = 96;
+
 /// Why a value was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -24,83 +27,137 @@ pub(crate) enum Refused {
 
 /// Data and queues.
 #[derive(Debug, Default)]
-pub(crate) struct Shared {
-    data: Mutex<Data>,
-    queues: Mutex<Queues>,
-}
+pub(crate) struct Shared(Mutex<Inner>);
 
 #[derive(Debug, Default)]
-struct Data {
+struct Inner {
     values: HashMap<Vec<u8>, (Bytes, u32)>,
     last_cas: u32,
+    by_name: HashMap<Vec<u8>, u32>,
+    queues: HashMap<u32, Queue>,
+    /// Of keys, values, names and items.
     bytes: usize,
 }
 
 #[derive(Debug, Default)]
-struct Queues {
-    by_name: HashMap<Vec<u8>, u32>,
-    items: HashMap<u32, VecDeque<Bytes>>,
+struct Queue {
+    items: VecDeque<Bytes>,
+    /// Items that no consumer was told of yet.
+    untold: usize,
+    /// Who registered it; the last one is told.
+    consumers: Vec<u64>,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+impl Inner {
+    /// Counts what comes for what goes.
+    fn swap(&mut self, before: usize, after: usize, limit: usize) -> Result<(), Refused> {
+        let bytes = self.bytes.saturating_sub(before).saturating_add(after);
+        if bytes > limit && after > before {
+            return Err(Refused::Full);
+        }
+        self.bytes = bytes;
+        Ok(())
+    }
 }
 
 impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// A value and its mark.
     pub(crate) fn get(&self, key: &[u8]) -> Option<(Bytes, u32)> {
-        lock(&self.data).values.get(key).cloned()
+        self.lock().values.get(key).cloned()
     }
 
     /// Stores a value. A `cas` other than 0 must be the mark of what is stored, if anything is.
     pub(crate) fn set(&self, key: &[u8], value: Bytes, cas: u32, limit: usize) -> Result<(), Refused> {
-        let mut data = lock(&self.data);
-        let before = match data.values.get(key) {
+        let mut inner = self.lock();
+        let before = match inner.values.get(key) {
             Some((_, mark)) if cas != 0 && cas != *mark => return Err(Refused::CasMismatch),
-            Some((old, _)) => key.len() + old.len(),
+            Some((old, _)) => ENTRY + key.len() + old.len(),
             None => 0,
         };
-        let after = data.bytes - before + key.len() + value.len();
-        if after > limit {
-            return Err(Refused::Full);
-        }
-        data.bytes = after;
-        data.last_cas = data.last_cas.checked_add(1).unwrap_or(1);
-        let mark = data.last_cas;
-        data.values.insert(key.to_vec(), (value, mark));
+        inner.swap(before, ENTRY + key.len() + value.len(), limit)?;
+        inner.last_cas = inner.last_cas.checked_add(1).unwrap_or(1);
+        let mark = inner.last_cas;
+        inner.values.insert(key.to_vec(), (value, mark));
         Ok(())
     }
 
-    /// The queue of this name, made if there is none; what waits in it stays.
-    pub(crate) fn register(&self, name: &[u8]) -> u32 {
-        let mut queues = lock(&self.queues);
-        let next = u32::try_from(queues.by_name.len()).unwrap_or(u32::MAX - 1) + 1;
-        let id = *queues.by_name.entry(name.to_vec()).or_insert(next);
-        queues.items.entry(id).or_default();
-        id
+    /// The queue of this name, made if there is none; what waits in it stays. A consumer is told of its items from now
+    /// on, until another one registers it. True: items wait that nobody was told of.
+    pub(crate) fn register(
+        &self,
+        name: &[u8],
+        consumer: Option<u64>,
+        limit: usize,
+    ) -> Result<(u32, bool), Refused> {
+        let mut inner = self.lock();
+        let id = match inner.by_name.get(name) {
+            Some(id) => *id,
+            None => {
+                inner.swap(0, ENTRY + name.len(), limit)?;
+                let next = u32::try_from(inner.by_name.len()).unwrap_or(u32::MAX - 1) + 1;
+                inner.by_name.insert(name.to_vec(), next);
+                next
+            }
+        };
+        let queue = inner.queues.entry(id).or_default();
+        if let Some(consumer) = consumer {
+            queue.consumers.retain(|other| *other != consumer);
+            queue.consumers.push(consumer);
+        }
+        Ok((id, queue.untold > 0))
+    }
+
+    /// A consumer is told no more.
+    pub(crate) fn leave(&self, id: u32, consumer: u64) {
+        if let Some(queue) = self.lock().queues.get_mut(&id) {
+            queue.consumers.retain(|other| *other != consumer);
+        }
+    }
+
+    /// Whether this consumer is to be told of an item; it has been, then.
+    pub(crate) fn take_ready(&self, id: u32, consumer: u64) -> bool {
+        let mut inner = self.lock();
+        match inner.queues.get_mut(&id) {
+            Some(queue) if queue.untold > 0 && queue.consumers.last() == Some(&consumer) => {
+                queue.untold -= 1;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The queue of this name.
     pub(crate) fn resolve(&self, name: &[u8]) -> Option<u32> {
-        lock(&self.queues).by_name.get(name).copied()
+        self.lock().by_name.get(name).copied()
     }
 
     /// Adds an item.
-    pub(crate) fn enqueue(&self, id: u32, item: Bytes) -> Result<(), Refused> {
-        let mut queues = lock(&self.queues);
-        let items = queues.items.get_mut(&id).ok_or(Refused::Unknown)?;
-        if items.len() >= QUEUE_LIMIT {
+    pub(crate) fn enqueue(&self, id: u32, item: Bytes, limit: usize) -> Result<(), Refused> {
+        let mut inner = self.lock();
+        let waiting = inner.queues.get(&id).ok_or(Refused::Unknown)?.items.len();
+        if waiting >= QUEUE_LIMIT {
             return Err(Refused::Full);
         }
-        items.push_back(item);
+        inner.swap(0, ENTRY + item.len(), limit)?;
+        let queue = inner.queues.entry(id).or_default();
+        queue.items.push_back(item);
+        queue.untold = QUEUE_LIMIT.min(queue.untold + 1);
         Ok(())
     }
 
     /// Takes the oldest item; `None`: nothing waits.
     pub(crate) fn dequeue(&self, id: u32) -> Result<Option<Bytes>, Refused> {
-        let mut queues = lock(&self.queues);
-        let items = queues.items.get_mut(&id).ok_or(Refused::Unknown)?;
-        Ok(items.pop_front())
+        let mut inner = self.lock();
+        let queue = inner.queues.get_mut(&id).ok_or(Refused::Unknown)?;
+        let item = queue.items.pop_front();
+        if let Some(item) = &item {
+            inner.bytes -= ENTRY + item.len();
+        }
+        Ok(item)
     }
 }
 
@@ -111,7 +168,8 @@ mod tests {
     #[test]
     fn a_stale_mark_loses_and_no_mark_always_wins() {
         let shared = Shared::default();
-        let set = |value: &'static str, cas| shared.set(b"k", Bytes::from_static(value.as_bytes()), cas, 100);
+        let set =
+            |value: &'static str, cas| shared.set(b"k", Bytes::from_static(value.as_bytes()), cas, 1000);
         assert_eq!(set("absent keys take any mark", 7), Ok(()));
         let (_, first) = shared.get(b"k").unwrap();
         assert_eq!(set("b", first), Ok(()));
@@ -124,20 +182,26 @@ mod tests {
     #[test]
     fn the_limit_counts_what_is_stored() {
         let shared = Shared::default();
-        let set = |key: &[u8], length| shared.set(key, Bytes::from(vec![0; length]), 0, 10);
-        assert_eq!(set(b"a", 9), Ok(()));
+        let limit = 2 * ENTRY + 10;
+        let set = |key: &[u8], length| shared.set(key, Bytes::from(vec![0; length]), 0, limit);
+        assert_eq!(set(b"a", 9 + ENTRY), Ok(()));
         assert_eq!(set(b"b", 0), Err(Refused::Full));
         assert_eq!(set(b"a", 3), Ok(()));
         assert_eq!(set(b"b", 5), Ok(()));
+        assert_eq!(shared.register(b"c", None, limit), Err(Refused::Full));
     }
 
     #[test]
     fn queues_keep_order_and_outlive_a_second_registration() {
         let shared = Shared::default();
-        let id = shared.register(b"q");
-        shared.enqueue(id, Bytes::from_static(b"1")).unwrap();
-        shared.enqueue(id, Bytes::from_static(b"2")).unwrap();
-        assert_eq!((shared.register(b"q"), shared.resolve(b"q")), (id, Some(id)));
+        let register = || shared.register(b"q", None, 1000).unwrap().0;
+        let id = register();
+        for item in ["1", "2"] {
+            shared
+                .enqueue(id, Bytes::from_static(item.as_bytes()), 1000)
+                .unwrap();
+        }
+        assert_eq!((register(), shared.resolve(b"q")), (id, Some(id)));
         assert_eq!(shared.dequeue(id).unwrap().unwrap(), "1");
         assert_eq!(shared.dequeue(id).unwrap().unwrap(), "2");
         assert_eq!(shared.dequeue(id), Ok(None));

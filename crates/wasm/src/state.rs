@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +22,8 @@ use crate::stream::Stream;
 pub(crate) const ROOT: u32 = 1;
 /// Modules' own lines in the log of the process.
 pub(crate) const LOG_TARGET: &str = "wasm";
+
+static LAST_CONSUMER: AtomicU64 = AtomicU64::new(1);
 
 /// What the guest is being called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +56,12 @@ pub(crate) enum Order {
         request: Box<Request>,
         timeout: Duration,
         caller: Rc<dyn Caller>,
+        /// What it counts towards the bytes of calls under way.
+        bytes: usize,
     },
     Redis {
         token: u32,
+        bytes: usize,
         cluster: String,
         query: Bytes,
         caller: Rc<dyn Caller>,
@@ -127,14 +133,20 @@ pub(crate) struct State {
     pub(crate) next_token: u32,
     /// Calls under way.
     pub(crate) calls: usize,
+    /// Bytes of their requests.
+    pub(crate) call_bytes: usize,
     /// How calls without a request are sent; `None` in the instance that only tries a configuration.
     pub(crate) caller: Option<Rc<dyn Caller>>,
     pub(crate) redis: HashMap<String, RedisSetting>,
     pub(crate) lines_to: crate::redis::Lines,
     /// Metrics by their id without the two bits of the kind.
     pub(crate) series: Vec<Option<Series>>,
-    /// Queues that this instance consumes.
+    /// Who this instance is among the consumers of queues.
+    pub(crate) consumer: u64,
+    /// Queues that it registered.
     pub(crate) queues: Vec<u32>,
+    /// That a head was full was logged.
+    pub(crate) told_full: bool,
     /// The guest asked for a fresh instance.
     pub(crate) rebuild: bool,
     /// What stands in the unfinished last line of standard output and error.
@@ -168,11 +180,14 @@ impl State {
             orders: Vec::new(),
             next_token: 0,
             calls: 0,
+            call_bytes: 0,
             caller,
             redis: HashMap::new(),
             lines_to: HashMap::new(),
             series: Vec::new(),
+            consumer: LAST_CONSUMER.fetch_add(1, Ordering::Relaxed),
             queues: Vec::new(),
+            told_full: false,
             rebuild: false,
             lines: [Vec::new(), Vec::new()],
             allowance: Duration::ZERO,
@@ -206,6 +221,23 @@ impl State {
     pub(crate) fn token(&mut self) -> u32 {
         self.next_token = self.next_token.checked_add(1).unwrap_or(1);
         self.next_token
+    }
+
+    /// Its queues go to whoever registered them before it, or does so next.
+    pub(crate) fn leave_queues(&mut self) {
+        let host = &self.generation.host;
+        for queue in std::mem::take(&mut self.queues) {
+            host.shared.leave(queue, self.consumer);
+            host.wake_queues();
+        }
+    }
+
+    /// Those of its queues that it is to be told of an item in.
+    pub(crate) fn ready_queues(&mut self) -> Vec<u32> {
+        let shared = &self.generation.host.shared;
+        let mut ready = self.queues.clone();
+        ready.retain(|queue| shared.take_ready(*queue, self.consumer));
+        ready
     }
 
     pub(crate) fn wake_all(&mut self) {

@@ -1,8 +1,10 @@
 //! `Vm`: one instance of one plugin on one worker. Everything that calls the guest goes through [`Vm::enter`].
 //!
-//! A callback is synchronous and bounded in CPU time and memory. An instance that trapped is never called again.
+//! A callback is synchronous and bounded in CPU time and memory. An instance that trapped is never called again, and
+//! neither is one whose plugin context was deleted.
 
 use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::sync::Notify;
 use tollgate_base::task;
 use tollgate_plugin::Caller;
 use wasmtime::{AsContextMut, Store, StoreContextMut, StoreLimitsBuilder, UpdateDeadline};
@@ -29,7 +32,10 @@ pub(crate) struct Vm {
     pub(crate) generation: Arc<Generation>,
     store: RefCell<Store<State>>,
     exports: Exports,
+    /// Nothing calls the guest any more.
     broken: Cell<bool>,
+    /// Told when the guest called `proxy_done` or got broken.
+    done: Notify,
     /// Contexts of requests that were made and not deleted.
     open: Cell<usize>,
     next_id: Cell<u32>,
@@ -75,7 +81,7 @@ impl Vm {
         generation.metrics.created.increment();
         generation.metrics.active.add(1);
         let vm = Rc::new(made);
-        vm.configure()?;
+        vm.configure().inspect_err(|_| vm.end())?;
         vm.send_orders();
         Ok(vm)
     }
@@ -95,7 +101,7 @@ impl Vm {
         store.epoch_deadline_callback(deadline);
         store.data_mut().allowance = limits.start_time;
         store.set_epoch_deadline(1);
-        let exports = load(&mut store, generation).map_err(|cause| {
+        let exports = contained(|| load(&mut store, generation)).map_err(|cause| {
             flush_lines(store.data_mut());
             format!("{cause:#}")
         })?;
@@ -104,6 +110,7 @@ impl Vm {
             store: RefCell::new(store),
             exports,
             broken: Cell::new(false),
+            done: Notify::new(),
             open: Cell::new(0),
             next_id: Cell::new(ROOT),
             memory: Cell::new(0),
@@ -166,17 +173,13 @@ impl Vm {
         state.allowance = allowance;
         state.noticed = None;
         store.set_epoch_deadline(1);
-        let outcome = call(store.as_context_mut(), &self.exports);
+        let outcome = contained(|| call(store.as_context_mut(), &self.exports));
         store.data_mut().effective = None;
         self.count_memory(&store);
         match outcome {
             Ok(value) => Some(value),
             Err(trap) => {
-                self.broken.set(true);
-                let state = store.data_mut();
-                flush_lines(state);
-                state.orders.clear();
-                state.wake_all();
+                self.shut(store.data_mut());
                 self.generation.counts.traps.fetch_add(1, Ordering::Relaxed);
                 self.generation.metrics.traps.increment();
                 tracing::error!(
@@ -187,6 +190,20 @@ impl Vm {
                 None
             }
         }
+    }
+
+    /// Nothing calls the guest any more: whoever waits for it is told.
+    fn shut(&self, state: &mut State) {
+        self.broken.set(true);
+        self.done.notify_one();
+        flush_lines(state);
+        state.orders.clear();
+        state.leave_queues();
+        state.wake_all();
+    }
+
+    fn end(&self) {
+        self.with(|state| self.shut(state));
     }
 
     fn count_memory(&self, store: &Store<State>) {
@@ -372,26 +389,26 @@ impl Vm {
         });
     }
 
-    /// The answer of an HTTP call; without a head it failed.
-    pub(crate) fn on_http_answer(self: &Rc<Self>, token: u32, answer: CallAnswer) {
+    /// The answer of an HTTP call that held so many bytes; without a head it failed.
+    pub(crate) fn on_http_answer(self: &Rc<Self>, token: u32, bytes: usize, answer: CallAnswer) {
         let count = answer.head.as_ref().map_or(0, Head::count);
         let size = u32::try_from(answer.body.len()).unwrap_or(u32::MAX);
         let trailers = trailer_count(answer.trailers.as_ref());
-        self.answered(answer, |store, exports| match &exports.http_answer {
+        self.answered(answer, bytes, |store, exports| match &exports.http_answer {
             Some(callback) => callback.call(store, (ROOT, token, count, size, trailers)),
             None => Ok(()),
         });
     }
 
     /// The answer of a Redis call; `None`: it failed.
-    pub(crate) fn on_redis_answer(self: &Rc<Self>, token: u32, reply: Option<Bytes>) {
+    pub(crate) fn on_redis_answer(self: &Rc<Self>, token: u32, bytes: usize, reply: Option<Bytes>) {
         let status = u32::from(reply.is_none());
         let size = u32::try_from(reply.as_ref().map_or(0, Bytes::len)).unwrap_or(u32::MAX);
         let answer = CallAnswer {
             redis: Some(reply.unwrap_or_default()),
             ..CallAnswer::default()
         };
-        self.answered(answer, |store, exports| match &exports.redis_answer {
+        self.answered(answer, bytes, |store, exports| match &exports.redis_answer {
             Some(callback) => callback.call(store, (ROOT, token, status, size)),
             None => Ok(()),
         });
@@ -400,15 +417,16 @@ impl Vm {
     fn answered(
         self: &Rc<Self>,
         answer: CallAnswer,
+        bytes: usize,
         call: impl FnOnce(StoreContextMut<'_, State>, &Exports) -> wasmtime::Result<()>,
     ) {
         self.with(|state| {
             state.calls = state.calls.saturating_sub(1);
+            state.call_bytes = state.call_bytes.saturating_sub(bytes);
             state.answer = answer;
         });
         self.event(call);
         self.with(|state| std::mem::take(&mut state.answer));
-        self.shut_down_when_idle();
     }
 
     fn event(
@@ -417,6 +435,9 @@ impl Vm {
     ) {
         self.enter(ROOT, self.generation.host.limits.event_time, call);
         self.send_orders();
+        if self.with(|state| state.done_called) == Some(true) {
+            self.done.notify_one();
+        }
     }
 
     /// Sends the calls that the guest asked for while it ran.
@@ -455,6 +476,7 @@ impl Vm {
     /// No new requests come; what is open ends here.
     pub(crate) fn retire(self: &Rc<Self>) {
         self.retired.set(true);
+        self.with(State::leave_queues);
         self.shut_down_when_idle();
     }
 
@@ -467,20 +489,43 @@ impl Vm {
         if waits != Some(false) {
             return;
         }
+        let mut is_done = true;
         self.event(|store, exports| {
-            let mut store = store;
-            let is_done = match &exports.done {
-                Some(done) => done.call(store.as_context_mut(), ROOT)? != 0,
-                None => true,
-            };
-            match &exports.delete {
-                Some(delete) if is_done => delete.call(store, ROOT),
-                _ => Ok(()),
+            if let Some(done) = &exports.done {
+                is_done = done.call(store, ROOT)? != 0;
             }
+            Ok(())
         });
-        // A plugin that said "not yet" lives on through its own calls; whoever answers them holds the instance.
-        self.broken
-            .set(!self.with(|state| state.calls > 0).unwrap_or(false));
+        // One that only tries a configuration waits for nothing: nobody ticks there.
+        match is_done || self.with(|state| state.caller.is_some()) != Some(true) {
+            true => self.delete(),
+            false => self.await_done(),
+        }
+    }
+
+    /// Keeps a plugin that said "not yet" until it says `proxy_done`, breaks, or time is up.
+    fn await_done(self: &Rc<Self>) {
+        let vm = self.clone();
+        drop(task::spawn_local("wasm end", async move {
+            tokio::select! {
+                () = vm.done.notified() => {}
+                () = tokio::time::sleep(vm.generation.host.limits.done_time) => {}
+            }
+            vm.delete();
+        }));
+    }
+
+    /// Deletes the plugin context. Calls under way get no answers.
+    fn delete(&self) {
+        self.enter(
+            ROOT,
+            self.generation.host.limits.event_time,
+            |store, exports| match &exports.delete {
+                Some(delete) => delete.call(store, ROOT),
+                None => Ok(()),
+            },
+        );
+        self.end();
     }
 }
 
@@ -499,6 +544,12 @@ impl Drop for Vm {
             .memory
             .fetch_sub(self.memory.get(), Ordering::Relaxed);
     }
+}
+
+/// A bug of ours below a host call costs the guest, as a trap: what it left half done is not looked at again.
+fn contained<R>(call: impl FnOnce() -> wasmtime::Result<R>) -> wasmtime::Result<R> {
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    outcome.unwrap_or_else(|_| Err(wasmtime::Error::msg("the gateway panicked in a host call")))
 }
 
 /// Runs every few milliseconds while a guest runs: it may go on until its CPU time is used up.

@@ -15,7 +15,7 @@ use tollgate_plugin::Caller;
 
 use crate::generation::Generation;
 use crate::modules::Modules;
-use crate::state::ById;
+use crate::state::{ById, State};
 use crate::vm::Vm;
 
 /// Pause before a broken instance is replaced; doubled by each further failure.
@@ -53,6 +53,7 @@ pub fn start(modules: &Modules, caller: Rc<dyn Caller>) {
     use_caller(caller);
     let (mut live, mut queued) = (modules.live(), modules.queued());
     live.mark_changed();
+    let mut queues_wait = false;
     drop(task::spawn_local("wasm instances", async move {
         loop {
             let is_idle = WORKER.with_borrow(|worker| worker.slots.is_empty());
@@ -61,7 +62,8 @@ pub fn start(modules: &Modules, caller: Rc<dyn Caller>) {
                     Ok(()) => follow(&live.borrow_and_update().clone()),
                     Err(_) => return,
                 },
-                _ = queued.changed() => wake_queues(),
+                _ = queued.changed() => queues_wait = wake_queues(),
+                () = tokio::task::yield_now(), if queues_wait => queues_wait = wake_queues(),
                 () = tokio::time::sleep(SWEEP), if !is_idle => sweep(&live.borrow().clone()),
             }
         }
@@ -92,7 +94,7 @@ fn follow(live: &[Arc<Generation>]) {
     }
 }
 
-fn sweep(live: &[Arc<Generation>]) {
+pub(crate) fn sweep(live: &[Arc<Generation>]) {
     let is_live = |id: u64| live.iter().any(|generation| generation.id == id);
     let gone: Vec<Slot> = WORKER.with_borrow_mut(|worker| {
         let known = worker.slots.keys().copied();
@@ -108,14 +110,18 @@ fn sweep(live: &[Arc<Generation>]) {
     }
 }
 
-fn wake_queues() {
+/// Tells this thread's instances of one item in each of their queues. False: there was none.
+pub(crate) fn wake_queues() -> bool {
     let vms: Vec<Rc<Vm>> =
         WORKER.with_borrow(|worker| worker.slots.values().filter_map(|slot| slot.vm.clone()).collect());
+    let mut found = false;
     for vm in vms {
-        for queue in vm.with(|state| state.queues.clone()).unwrap_or_default() {
+        for queue in vm.with(State::ready_queues).unwrap_or_default() {
             vm.on_queue_ready(queue);
+            found = true;
         }
     }
+    found
 }
 
 /// This worker's instance of a version. `None`: it cannot run at the moment.

@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Guest, Outcome, Status, give, read, write_u32};
+use crate::limits::BODY_BYTES;
 use crate::state::{Stage, State};
 use crate::stream::{Direction, Side};
 
@@ -81,6 +82,11 @@ pub(super) fn set(
     let data = read(guest, data, size)?;
     let (start, length) = (usize::try_from(start)?, usize::try_from(length)?);
     let side = body(guest.data_mut(), buffer).ok_or(Status::NotFound)?;
+    // What takes the place of the rest may be longer than it, up to the limit.
+    let taken = side.body.len().saturating_sub(start).min(length);
+    if data.len() > taken && side.body.len() - taken + data.len() > side.limit.max(BODY_BYTES) {
+        return Err(Status::InternalFailure.into());
+    }
     splice(&mut side.body, start, length, &data);
     side.body_changed = true;
     Ok(())

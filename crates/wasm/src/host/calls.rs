@@ -9,7 +9,7 @@ use http::header::CONTENT_LENGTH;
 use tollgate_body::{Body, Request};
 
 use super::header::Range;
-use super::{Guest, Outcome, Status, read, read_text, slice, write_u32};
+use super::{Fault, Guest, Outcome, Status, read, read_text, slice, write_u32};
 use crate::head::Head;
 use crate::pairs;
 use crate::state::{Order, RedisSetting};
@@ -27,6 +27,7 @@ pub(super) struct HttpCall {
 }
 
 pub(super) fn http_call(guest: &mut Guest<'_>, call: &HttpCall, token_to: u32) -> Outcome {
+    let bytes = room(guest, &[call.upstream, call.headers, call.body])?;
     let cluster = read_text(guest, call.upstream.0, call.upstream.1)?;
     let headers = pairs::decode(slice(guest, call.headers.0, call.headers.1)?);
     let body = Bytes::from(read(guest, call.body.0, call.body.1)?);
@@ -38,8 +39,9 @@ pub(super) fn http_call(guest: &mut Guest<'_>, call: &HttpCall, token_to: u32) -
         Ok(_) => Duration::from_millis(u64::from(call.timeout)),
     };
     let request = Box::new(request(&headers, body).ok_or(Status::BadArgument)?);
-    let token = order(guest, &cluster, |token, cluster, caller| Order::Http {
+    let token = order(guest, &cluster, bytes, |token, cluster, caller| Order::Http {
         token,
+        bytes,
         cluster,
         request,
         timeout,
@@ -69,10 +71,24 @@ fn request(headers: &[pairs::Pair], body: Bytes) -> Option<Request> {
     }
 }
 
+/// Bytes of a call's parts, when the instance's calls may hold so many more.
+fn room(guest: &Guest<'_>, parts: &[Range]) -> Result<usize, Fault> {
+    let mut bytes = 0_usize;
+    for (_, size) in parts {
+        bytes = bytes.saturating_add(usize::try_from(*size)?);
+    }
+    let state = guest.data();
+    match state.call_bytes.saturating_add(bytes) > state.generation.host.limits.call_bytes {
+        true => Err(Status::InternalFailure.into()),
+        false => Ok(bytes),
+    }
+}
+
 /// Notes a call under a fresh token. An instance that only tries a configuration gets a token and no answer.
 fn order(
     guest: &mut Guest<'_>,
     cluster: &str,
+    bytes: usize,
     make: impl FnOnce(u32, String, std::rc::Rc<dyn tollgate_plugin::Caller>) -> Order,
 ) -> Result<u32, Status> {
     let state = guest.data_mut();
@@ -86,6 +102,7 @@ fn order(
     let token = state.token();
     if let Some(caller) = caller {
         state.calls += 1;
+        state.call_bytes += bytes;
         state.orders.push(make(token, cluster.to_owned(), caller));
     }
     Ok(token)
@@ -128,6 +145,7 @@ pub(super) fn redis_init(
 }
 
 pub(super) fn redis_call(guest: &mut Guest<'_>, upstream: Range, query: Range, token_to: u32) -> Outcome {
+    let bytes = room(guest, &[upstream, query])?;
     let target = read_text(guest, upstream.0, upstream.1)?;
     let cluster = target.split('?').next().unwrap_or_default().to_owned();
     let query = Bytes::from(read(guest, query.0, query.1)?);
@@ -135,8 +153,9 @@ pub(super) fn redis_call(guest: &mut Guest<'_>, upstream: Range, query: Range, t
     if !guest.data().redis.contains_key(&cluster) {
         return Err(Status::BadArgument.into());
     }
-    let token = order(guest, &cluster, |token, cluster, caller| Order::Redis {
+    let token = order(guest, &cluster, bytes, |token, cluster, caller| Order::Redis {
         token,
+        bytes,
         cluster,
         query,
         caller,

@@ -42,28 +42,37 @@ fn readable<R>(state: &mut State, map: u32, look: impl FnOnce(&Head) -> R) -> Op
     }
 }
 
-/// Lets `change` write a map.
-fn writable(state: &mut State, map: u32, change: impl FnOnce(&mut Head)) -> Outcome {
+/// Lets `change` write a map; it says whether the map had room.
+fn writable(state: &mut State, map: u32, change: impl FnOnce(&mut Head) -> bool) -> Outcome {
+    let had_room = changed(state, map, change)?;
+    if !had_room && !std::mem::replace(&mut state.told_full, true) {
+        let plugin = &state.generation.spec.name;
+        tracing::warn!(%plugin, "a module adds more headers than a message may have: ignored");
+    }
+    Ok(())
+}
+
+fn changed(state: &mut State, map: u32, change: impl FnOnce(&mut Head) -> bool) -> Result<bool, Status> {
     let stream = state.stream().ok_or(Status::BadArgument)?;
     match map {
         REQUEST | RESPONSE => {
             let side = stream.side(direction(map));
             let head = side.head.as_mut().ok_or(Status::BadArgument)?;
-            change(head);
             side.head_changed = true;
+            Ok(change(head))
         }
         REQUEST_TRAILERS | RESPONSE_TRAILERS => {
             let side = stream.side(direction(map));
             if !side.trailers_open {
-                return Err(Status::BadArgument.into());
+                return Err(Status::BadArgument);
             }
             let mut head = Head::Plain(side.trailers.take().unwrap_or_default());
-            change(&mut head);
+            let had_room = change(&mut head);
             side.trailers = Some(std::mem::take(head.fields_mut()));
+            Ok(had_room)
         }
-        _ => return Err(Status::BadArgument.into()),
+        _ => Err(Status::BadArgument),
     }
-    Ok(())
 }
 
 fn direction(map: u32) -> Direction {
@@ -135,6 +144,7 @@ pub(super) fn set_pairs(guest: &mut Guest<'_>, map: u32, at: u32, length: u32) -
     let all = pairs::decode(slice(guest, at, length)?);
     writable(guest.data_mut(), map, |head| {
         head.set_all(all.iter().map(|(name, value)| (&name[..], &value[..])));
+        true
     })
 }
 
@@ -160,7 +170,10 @@ pub(super) fn edit(guest: &mut Guest<'_>, edit: Edit, map: u32, key: Range, valu
 pub(super) fn remove(guest: &mut Guest<'_>, map: u32, key: u32, key_size: u32) -> Outcome {
     let (memory, state) = parts(guest)?;
     let key = piece(memory, key, key_size)?;
-    writable(state, map, |head| head.remove(key))
+    writable(state, map, |head| {
+        head.remove(key);
+        true
+    })
 }
 
 /// The same faults for every map: made here so that the table of functions stays short.

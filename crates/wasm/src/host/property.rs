@@ -11,11 +11,12 @@ use tollgate_observe::Record;
 use super::header::Range;
 use super::{Guest, Outcome, Status, give, parts, piece};
 use crate::head::Head;
+use crate::limits::Limits;
 use crate::pairs;
 use crate::state::State;
 use crate::stream::{Direction, Stream};
 
-/// Most bytes of a value that a module may leave.
+/// Most bytes of a value that a module may leave, its name included.
 const VALUE_LIMIT: usize = 1024 * 1024;
 
 pub(super) fn get(guest: &mut Guest<'_>, path: Range, to: u32, size_to: u32) -> Outcome {
@@ -28,7 +29,7 @@ pub(super) fn get(guest: &mut Guest<'_>, path: Range, to: u32, size_to: u32) -> 
 pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
     let (memory, state) = parts(guest)?;
     let (path, value) = (piece(memory, path.0, path.1)?, piece(memory, value.0, value.1)?);
-    if value.len() > VALUE_LIMIT {
+    if path.len() + value.len() > VALUE_LIMIT {
         return Err(Status::BadArgument.into());
     }
     let path = String::from_utf8_lossy(path);
@@ -37,23 +38,43 @@ pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
         state.rebuild = value == "true";
         return Ok(());
     }
+    let host = state.generation.host.clone();
+    let limits = &host.limits;
     let stream = state.stream().ok_or(Status::NotFound)?;
     match &*path {
         "clear_route_cache" => stream.keep_route = value == "off",
-        "set_decoder_buffer_limit" => set_limit(stream, Direction::Request, &value),
-        "set_encoder_buffer_limit" => set_limit(stream, Direction::Response, &value),
+        "set_decoder_buffer_limit" => set_limit(stream, Direction::Request, &value, limits),
+        "set_encoder_buffer_limit" => set_limit(stream, Direction::Response, &value, limits),
         _ => {
             let record = stream.record.upgrade().ok_or(Status::NotFound)?;
+            if !has_room(&record, &path, &value, limits) {
+                return Err(Status::InternalFailure.into());
+            }
             leave(&record, &path, value);
         }
     }
     Ok(())
 }
 
-fn set_limit(stream: &mut Stream, direction: Direction, value: &str) {
-    if let Ok(limit) = value.parse() {
-        stream.side(direction).limit = limit;
+/// A module cannot read more than its own memory.
+fn set_limit(stream: &mut Stream, direction: Direction, value: &str, limits: &Limits) {
+    if let Ok(limit) = value.parse::<usize>() {
+        stream.side(direction).limit = limit.min(limits.memory);
     }
+}
+
+/// Whether a request takes a value beside what was left on it. One that it replaces does not count.
+fn has_room(record: &Record, path: &str, value: &str, limits: &Limits) -> bool {
+    let (state, tags) = (record.filter_state.borrow(), record.span_tags.borrow());
+    let tag = path.strip_prefix("trace_span_tag.");
+    let values = state
+        .iter()
+        .filter(|entry| tag.is_some() || entry.0.strip_prefix("wasm.") != Some(path));
+    let others = values.chain(tags.iter().filter(|entry| tag != Some(&*entry.0)));
+    let (count, bytes) = others.fold((1, path.len() + value.len()), |(count, bytes), (name, text)| {
+        (count + 1, bytes + name.len() + text.len())
+    });
+    count <= limits.properties && bytes <= limits.property_bytes
 }
 
 fn leave(record: &Record, path: &str, value: String) {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::header::Range;
-use super::{Guest, Outcome, Status, give, read, write_u32};
+use super::{Guest, Outcome, Status, give, parts, piece, read, write_u32};
 use crate::shared::Refused;
 
 impl From<Refused> for super::Fault {
@@ -36,10 +36,16 @@ pub(super) fn set(guest: &mut Guest<'_>, key: Range, value: Range, cas: u32) -> 
 }
 
 pub(super) fn register(guest: &mut Guest<'_>, name: Range, to: u32) -> Outcome {
-    let name = read(guest, name.0, name.1)?;
-    let state = guest.data_mut();
-    let id = state.generation.host.shared.register(&name);
-    if !state.queues.contains(&id) {
+    let (memory, state) = parts(guest)?;
+    let name = piece(memory, name.0, name.1)?;
+    let host = &state.generation.host;
+    // An instance that only tries a configuration takes nothing over.
+    let consumer = state.caller.is_some().then_some(state.consumer);
+    let (id, waits) = host.shared.register(name, consumer, host.limits.shared_data)?;
+    if waits {
+        host.wake_queues();
+    }
+    if consumer.is_some() && !state.queues.contains(&id) {
         state.queues.push(id);
     }
     Ok(write_u32(guest, to, id)?)
@@ -59,7 +65,7 @@ pub(super) fn dequeue(guest: &mut Guest<'_>, id: u32, to: u32, size_to: u32) -> 
 pub(super) fn enqueue(guest: &mut Guest<'_>, id: u32, item: Range) -> Outcome {
     let item = Bytes::from(read(guest, item.0, item.1)?);
     let host = &guest.data().generation.host;
-    host.shared.enqueue(id, item)?;
-    host.queued.send_modify(|count| *count = count.wrapping_add(1));
+    host.shared.enqueue(id, item, host.limits.shared_data)?;
+    host.wake_queues();
     Ok(())
 }

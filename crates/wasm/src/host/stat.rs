@@ -19,6 +19,9 @@ pub(super) fn define(guest: &mut Guest<'_>, kind: u32, name: Range, to: u32) -> 
         2 => Kind::Histogram,
         _ => return Err(Status::BadArgument.into()),
     };
+    if usize::try_from(name.1)? > guest.data().generation.host.limits.metric_name {
+        return Err(Status::BadArgument.into());
+    }
     let name = read_text(guest, name.0, name.1)?;
     let state = guest.data_mut();
     if state.series.len() >= LIMIT {

@@ -1,7 +1,8 @@
 //! The part of WASI preview 1 that plugins' toolchains use: a clock, random bytes, the environment, and standard output
 //! as log lines. There are no files, no sockets and no waiting.
 
-use super::{Guest, read, write, write_u32, write_u64};
+use super::{Guest, slice, write, write_u32, write_u64};
+use crate::limits::{WRITE_BYTES, WRITE_LINES, WRITE_PIECES};
 use crate::state::State;
 use tollgate_base::clock;
 
@@ -88,48 +89,55 @@ pub(super) fn random(guest: &mut Guest<'_>, to: u32, length: u32) -> u32 {
     errno(write(guest, to, &bytes))
 }
 
-/// `fd_write` to standard output or error. A line is logged when it ends: Go writes a panic in many pieces.
+/// `fd_write` to standard output or error. A line is logged when it ends: Go writes a panic in many pieces. One call takes
+/// so much and says how much it took: nothing interrupts it, and whoever has more calls again.
 pub(super) fn write_file(guest: &mut Guest<'_>, file: u32, vectors: u32, count: u32, size_to: u32) -> u32 {
     if file != 1 && file != 2 {
         return BADF;
     }
-    let Ok(list) = count
-        .checked_mul(8)
-        .ok_or(super::Status::InvalidMemoryAccess)
-        .and_then(|size| read(guest, vectors, size))
-    else {
+    let Ok(bytes) = gather(guest, vectors, count) else {
         return FAULT;
     };
-    let mut total = 0_u32;
+    let taken = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    print(guest.data_mut(), file, &bytes);
+    errno(write_u32(guest, size_to, taken))
+}
+
+/// What one call takes of the pieces in a list of addresses and lengths.
+fn gather(guest: &Guest<'_>, vectors: u32, count: u32) -> Result<Vec<u8>, super::Status> {
+    let size = count.checked_mul(8).ok_or(super::Status::InvalidMemoryAccess)?;
+    slice(guest, vectors, size)?;
+    let list = slice(guest, vectors, count.min(WRITE_PIECES) * 8)?;
+    let mut bytes = Vec::new();
     for vector in list.chunks_exact(8) {
         let number = |at: usize| {
             let bytes = vector.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
             bytes.map_or(0, u32::from_le_bytes)
         };
-        let Ok(bytes) = read(guest, number(0), number(4)) else {
-            return FAULT;
-        };
-        total = total.wrapping_add(number(4));
-        print(guest.data_mut(), file, &bytes);
+        let text = slice(guest, number(0), number(4))?;
+        let room = WRITE_BYTES - bytes.len();
+        bytes.extend_from_slice(text.get(..room).unwrap_or(text));
     }
-    errno(write_u32(guest, size_to, total))
+    let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    if let Some((last, _)) = ends.nth(WRITE_LINES - 1) {
+        bytes.truncate(last + 1);
+    }
+    Ok(bytes)
 }
 
 fn print(state: &mut State, file: u32, bytes: &[u8]) {
     let (index, level) = if file == 1 { (0, 2) } else { (1, 4) };
-    let [output, errors] = &mut state.lines;
-    let line = if index == 0 { output } else { errors };
-    line.extend_from_slice(bytes);
-    let mut whole = Vec::new();
-    while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-        whole.push(line.drain(..=end).collect::<Vec<u8>>());
+    let mut line = state.lines.get_mut(index).map(std::mem::take).unwrap_or_default();
+    for text in bytes.split_inclusive(|byte| *byte == b'\n') {
+        line.extend_from_slice(text);
+        if text.ends_with(b"\n") || line.len() > LINE_LIMIT {
+            let text = String::from_utf8_lossy(&line);
+            state.log(level, text.trim_end_matches(['\n', '\r']));
+            line.clear();
+        }
     }
-    if line.len() > LINE_LIMIT {
-        whole.push(std::mem::take(line));
-    }
-    for text in whole {
-        let text = String::from_utf8_lossy(&text);
-        state.log(level, text.trim_end_matches(['\n', '\r']));
+    if let Some(kept) = state.lines.get_mut(index) {
+        *kept = line;
     }
 }
 

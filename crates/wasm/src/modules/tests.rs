@@ -165,7 +165,7 @@ async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<AtomicUsize>) {
     let url = format!("http://{}/module.wasm", socket.local_addr().unwrap());
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();
-    tokio::task::spawn_local(async move {
+    drop(tollgate_base::task::spawn_local("a server", async move {
         for answer in answers {
             let (mut client, _) = socket.accept().await.unwrap();
             let mut head = [0; 4096];
@@ -173,7 +173,7 @@ async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<AtomicUsize>) {
             count.fetch_add(1, Ordering::Relaxed);
             client.write_all(&answer).await.unwrap();
         }
-    });
+    }));
     (url, asked)
 }
 
@@ -211,7 +211,7 @@ fn what_could_not_be_fetched_is_asked_for_again() {
         let fault = modules.find(specs[0].clone()).fault.unwrap();
         assert!(fault.contains("403"), "{fault}");
         let due = Arc::new(specs[0].clone());
-        let mut ask_again = async |after: Duration, expected: usize| {
+        let ask_again = async |after: Duration, expected: usize| {
             later(after).await;
             modules.reload_if_due(&due);
             modules.settled().await;

@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_body::{Body, Response};
 
 use super::harness::{Setup, get, run};
+use crate::limits::Limits;
 
-const HEADERS: &str = r#"@"\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\02\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/x\00:authority\00s\00""#;
+pub(super) const HEADERS: &str = r#"@"\03\00\00\00\07\00\00\00\03\00\00\00\05\00\00\00\02\00\00\00\0a\00\00\00\01\00\00\00:method\00GET\00:path\00/x\00:authority\00s\00""#;
 
 /// Calls out in the request's headers and goes on with what came.
 fn calling(cluster: &str) -> String {
@@ -69,6 +70,40 @@ fn http_calls_that_cannot_be_sent_are_refused_at_once() {
                  (i32.const 0))"#
         );
         assert_eq!(setup.bench(&code).ask().await.said(), [2, 2, 2, 6]);
+    });
+}
+
+#[test]
+fn calls_under_way_hold_so_many_bytes() {
+    run(async {
+        let limits = Limits {
+            call_bytes: 100,
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        let call =
+            format!(r#"(call $say (call $http_call @"s" {HEADERS} @"" @"" (i32.const 500) (i32.const 24)))"#);
+        let bench = setup
+            .service("s", |_| Ok(Response::new(Body::empty())))
+            .bench(&format!(
+                r#"(global $stream (mut i32) (i32.const 0))
+                   (func (export "proxy_on_request_headers") (param $id i32) (param $count i32) (param $end i32) (result i32)
+                     (global.set $stream (local.get $id))
+                     (drop (call $redis_init @"s" @"" @"" (i32.const 100)))
+                     {call} {call}
+                     (call $say (call $redis_call @"s" (i32.const 0) (i32.const 50) (i32.const 24)))
+                     (i32.const 4))
+                   (func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32)
+                     (if (i32.eqz (call $set_effective_context (global.get $stream))) (then
+                       (global.set $stream (i32.const 0))
+                       {call}
+                       (drop (call $continue_stream (i32.const 0))))))"#
+            ));
+        // What was answered makes room again.
+        assert_eq!(bench.ask().await.said(), [0, 10, 10, 0]);
     });
 }
 

@@ -85,6 +85,21 @@ fn memory_over_the_limit_is_not_given() {
 }
 
 #[test]
+fn a_panic_below_a_host_call_is_a_trap() {
+    run(async {
+        let how = r#"(drop (call $redis_init @"panics" @"" @"" (i32.const 100)))"#;
+        breaks(Setup::default().bench(&breaking(how))).await;
+        let setup = Setup {
+            fail_open: true,
+            ..Setup::default()
+        };
+        let bench = setup.bench(&breaking(how));
+        assert_eq!(broken_by(&bench).await.status, 200);
+        assert_eq!(bench.generation.metrics.traps.get(), 1);
+    });
+}
+
+#[test]
 fn with_fail_open_requests_pass_without_the_module() {
     run(async {
         let setup = Setup {

@@ -228,6 +228,49 @@ fn a_local_reply_in_an_answers_place_is_the_gateways_own() {
 }
 
 #[test]
+fn an_answer_that_nothing_holds_is_replaced_or_closed_all_the_same() {
+    run(async {
+        let answers = |call: &str| {
+            Setup::default().bench(&format!(
+                r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+                     (drop {call})
+                     (i32.const 0))"#
+            ))
+        };
+        let reply = r#"(call $send_local_response (i32.const 451) @"d" @"no" @"" (i32.const -1))"#;
+        let got = answers(reply).send(get("/")).await;
+        assert_eq!((got.status, got.text()), (451, "no"));
+        let got = answers("(call $close_stream (i32.const 1))").send(get("/")).await;
+        assert_eq!(
+            (got.status, &**got.record.details.borrow()),
+            (503, "wasm_close_stream")
+        );
+    });
+}
+
+#[test]
+fn a_continue_that_came_before_the_pause_does_not_end_it() {
+    run(async {
+        let bench = Setup::default().bench(
+            r#"(global $stream (mut i32) (i32.const 0))
+               (func (export "proxy_on_configure") (param i32 i32) (result i32)
+                 (drop (call $set_tick_period_milliseconds (i32.const 100)))
+                 (i32.const 1))
+               (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                 (drop (call $continue_stream (i32.const 1)))
+                 (i32.const 0))
+               (func (export "proxy_on_response_headers") (param $id i32) (param i32 i32) (result i32)
+                 (global.set $stream (local.get $id))
+                 (i32.const 4))
+               (func (export "proxy_on_tick") (param i32)
+                 (if (i32.eqz (call $set_effective_context (global.get $stream)))
+                   (then (call $say (i32.const 7)) (drop (call $continue_stream (i32.const 1))))))"#,
+        );
+        assert_eq!(bench.send(get("/")).await.said(), [7]);
+    });
+}
+
+#[test]
 fn grpc_clients_get_a_local_reply_as_trailers_only() {
     run(async {
         let bench = Setup::default().bench(

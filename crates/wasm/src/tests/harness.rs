@@ -405,8 +405,13 @@ impl Bench {
     /// Sends a request through the chain up to the answer's head.
     pub(super) async fn open(&self, request: Request) -> (Rc<Record>, Result<Response, Error>) {
         let mut exchange = self.exchange(&request);
-        let outcome = Next::start(&self.links, self).run(&mut exchange, request).await;
+        let outcome = self.through(&mut exchange, request).await;
         (exchange.record, outcome)
+    }
+
+    /// The same with an exchange that can be looked at.
+    pub(super) async fn through(&self, exchange: &mut Exchange, request: Request) -> Result<Response, Error> {
+        Next::start(&self.links, self).run(exchange, request).await
     }
 
     /// Sends a request and reads the whole answer; the exchange is settled then.

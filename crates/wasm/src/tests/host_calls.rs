@@ -1,6 +1,9 @@
 //! Every host call with its statuses. The last test holds the list of calls against docs/wasm.md.
 
+use std::time::Duration;
+
 use super::harness::{Bench, Seen, Setup, functions, get, post, run};
+use crate::limits::{HEADER_FIELDS, Limits};
 use tollgate_body::Body;
 
 /// Runs these instructions in a request-header callback.
@@ -101,6 +104,61 @@ fn header_edits() {
 }
 
 #[test]
+fn a_head_takes_so_many_fields() {
+    run(async {
+        let limits = Limits {
+            stream_time: Duration::from_secs(60),
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        // Names of five letters, a fresh one each time.
+        let bench = setup.bench(
+            r#"(func $name (param $n i32) (local $at i32)
+                 (local.set $at (i32.const 512))
+                 (loop $next
+                   (i32.store8 (local.get $at) (i32.add (i32.const 97) (i32.and (local.get $n) (i32.const 7))))
+                   (local.set $n (i32.shr_u (local.get $n) (i32.const 3)))
+                   (br_if $next (i32.lt_u (local.tee $at (i32.add (local.get $at) (i32.const 1))) (i32.const 517)))))
+               (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (local $n i32)
+                 (drop (call $add_header_map_value (i32.const 0) @"x-kept" @"1"))
+                 (loop $next
+                   (call $name (local.get $n))
+                   (if (call $add_header_map_value (i32.const 0) (i32.const 512) (i32.const 5) @"1") (then unreachable))
+                   (if (call $replace_header_map_value (i32.const 0) (i32.const 512) (i32.const 5) @"2") (then unreachable))
+                   (br_if $next (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 30000))))
+                 (drop (call $replace_header_map_value (i32.const 0) @"x-kept" @"2"))
+                 (drop (call $add_header_map_value (i32.const 0) @"x-kept" @"3"))
+                 (drop (call $remove_header_map_value (i32.const 0) @"aaaaa"))
+                 (drop (call $add_header_map_value (i32.const 0) @"x-late" @"1"))
+                 (i32.const 0))"#,
+        );
+        let got = bench.send(get("/")).await;
+        assert_eq!(got.status, 200);
+        let seen = bench.seen();
+        assert_eq!(seen.headers.len(), HEADER_FIELDS);
+        assert_eq!(seen.headers.get_all("x-kept").iter().collect::<Vec<_>>(), ["2"]);
+        assert_eq!(seen.headers["x-late"], "1");
+    });
+}
+
+#[test]
+fn a_head_takes_so_many_bytes() {
+    run(async {
+        let add = r#"(call $say (call $add_header_map_value (i32.const 0) @"x-long" (i32.const 65536) (i32.const 300000)))"#;
+        let seen = asked(&format!(
+            "(memory.fill (i32.const 65536) (i32.const 97) (i32.const 300000)) {}",
+            add.repeat(5)
+        ))
+        .await;
+        assert_eq!(seen.said(), [0; 5]);
+        assert_eq!(seen.headers.get_all("x-long").iter().count(), 3);
+    });
+}
+
+#[test]
 fn whole_header_maps() {
     run(async {
         let seen = asked(&format!(
@@ -182,6 +240,31 @@ fn buffers() {
         assert_eq!(seen.said(), [1, 2, 1, 2, 2, 1, 0, 4, 0, 0, 0, 6, 0]);
         assert_eq!(seen.got(), ["ody"]);
         assert_eq!(seen.body, "Body");
+    });
+}
+
+#[test]
+fn a_body_grows_up_to_a_limit() {
+    run(async {
+        let mut bench = Setup::default().bench(
+            r#"(func (export "proxy_on_request_body") (param $id i32) (param $size i32) (param $end i32) (result i32)
+                 (local $written i32)
+                 (loop $more
+                   (if (i32.eqz (call $set_buffer_bytes (i32.const 0) (i32.const 2147483647) (i32.const 0) (i32.const 0) (i32.const 65536)))
+                     (then (br_if $more (i32.lt_u (local.tee $written (i32.add (local.get $written) (i32.const 1))) (i32.const 40))))))
+                 (drop (call $set_shared_data @"status" (i32.const 512)
+                   (call $set_buffer_bytes (i32.const 0) (i32.const 2147483647) (i32.const 0) (i32.const 0) (i32.const 65536)) (i32.const 0)))
+                 (i32.const 0))"#,
+        );
+        // A prompt that grows beyond what may be held goes on; held bodies and larger ones do not.
+        for (limit, length) in [(8, 16 * 65_536), (20 * 65_536, 20 * 65_536)] {
+            bench.buffer_limit = limit;
+            bench.send(post(Body::bytes(vec![0; 65_536]))).await;
+            assert_eq!(bench.seen().body.len(), length);
+            // As many bytes as the status says.
+            let (status, _) = bench.generation.host.shared.get(b"status").unwrap();
+            assert_eq!(status.len(), 10);
+        }
     });
 }
 
@@ -271,6 +354,45 @@ fn properties_that_plugins_leave() {
 }
 
 #[test]
+fn a_request_takes_so_many_properties() {
+    run(async {
+        let limits = Limits {
+            properties: 3,
+            property_bytes: 100,
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        let calls = [
+            r#"(call $set_property @"a" @"1")"#,
+            r#"(call $set_property @"trace_span_tag.b" @"1")"#,
+            r#"(call $set_property @"b" (i32.const 0) (i32.const 91))"#,
+            r#"(call $set_property @"b" (i32.const 0) (i32.const 50))"#,
+            r#"(call $set_property @"b" (i32.const 0) (i32.const 51))"#,
+            r#"(call $set_property @"c" @"1")"#,
+            r#"(call $set_property @"trace_span_tag.c" @"1")"#,
+        ];
+        let code: Vec<String> = calls.iter().map(|call| format!("(call $say {call})")).collect();
+        let seen = setup.bench(&in_headers(&code.join(" "))).ask().await;
+        assert_eq!(seen.said(), [0, 0, 10, 0, 0, 10, 10]);
+    });
+}
+
+#[test]
+fn a_module_cannot_raise_the_body_limit_over_its_own_memory() {
+    run(async {
+        let raise = r#"(drop (call $set_property @"set_decoder_buffer_limit" @"99999999999"))"#;
+        let bench = Setup::default().bench(&in_headers(raise));
+        let mut exchange = bench.exchange(&get("/"));
+        let outcome = bench.through(&mut exchange, get("/")).await;
+        assert_eq!(exchange.buffer_limit, Limits::default().memory);
+        bench.finish(exchange.record, outcome).await;
+    });
+}
+
+#[test]
 fn streams_are_continued_and_closed_by_their_number() {
     run(async {
         let calls = [
@@ -319,6 +441,45 @@ fn shared_queues() {
             &format!("(call $dequeue_shared_queue (i32.const 99) {TO})"),
         ];
         assert_eq!(said(&calls).await, [1, 0, 0, 1, 7, 0, 1, 0, 4, 1]);
+    });
+}
+
+#[test]
+fn queues_and_shared_data_have_one_limit() {
+    run(async {
+        let limits = Limits {
+            shared_data: 1500,
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        let queue = "(i32.load (i32.const 24))";
+        let calls = [
+            r#"(call $register_shared_queue (i32.const 0) (i32.const 2000) (i32.const 24))"#,
+            r#"(call $register_shared_queue @"q" (i32.const 24))"#,
+            &format!("(call $enqueue_shared_queue {queue} (i32.const 0) (i32.const 700))"),
+            &format!("(call $enqueue_shared_queue {queue} (i32.const 0) (i32.const 700))"),
+            r#"(call $set_shared_data @"k" (i32.const 0) (i32.const 700) (i32.const 0))"#,
+            &format!("(call $dequeue_shared_queue {queue} {TO})"),
+            r#"(call $set_shared_data @"k" (i32.const 0) (i32.const 700) (i32.const 0))"#,
+            &format!("(call $enqueue_shared_queue {queue} (i32.const 0) (i32.const 700))"),
+        ];
+        let code: Vec<String> = calls.iter().map(|call| format!("(call $say {call})")).collect();
+        let seen = setup.bench(&in_headers(&code.join(" "))).ask().await;
+        assert_eq!(seen.said(), [10, 0, 0, 10, 10, 0, 0, 10]);
+    });
+}
+
+#[test]
+fn a_metrics_name_is_so_long() {
+    run(async {
+        let calls = [
+            "(call $define_metric (i32.const 0) (i32.const 65536) (i32.const 4096) (i32.const 16))",
+            "(call $define_metric (i32.const 0) (i32.const 65536) (i32.const 4097) (i32.const 16))",
+        ];
+        assert_eq!(said(&calls).await, [0, 2]);
     });
 }
 
