@@ -9,6 +9,7 @@ mod calls;
 mod engine;
 mod exports;
 mod generation;
+mod growth;
 mod head;
 mod host;
 mod limits;

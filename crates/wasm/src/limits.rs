@@ -51,6 +51,47 @@ pub(crate) const WRITE_PIECES: u32 = 1024;
 /// `wasm_write_lines`: lines of one call of `fd_write`.
 pub(crate) const WRITE_LINES: usize = 1024;
 
+/// A limit that a module ran into, for `tollgate_wasm_limits_total`; those of one thing are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    Memory,
+    Table,
+    Instances,
+    StreamTime,
+    EventTime,
+    StartTime,
+    DoneTime,
+    Calls,
+    CallBytes,
+    SharedData,
+    Properties,
+    MetricName,
+    Headers,
+    Body,
+}
+
+impl Bound {
+    /// The limit's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "wasm_memory_limit",
+            Self::Table => "wasm_table_limit",
+            Self::Instances => "wasm_instance_limit",
+            Self::StreamTime => "wasm_stream_time",
+            Self::EventTime => "wasm_event_time",
+            Self::StartTime => "wasm_start_time",
+            Self::DoneTime => "wasm_done_time",
+            Self::Calls => "wasm_calls_limit",
+            Self::CallBytes => "wasm_call_bytes_limit",
+            Self::SharedData => "wasm_shared_data_limit",
+            Self::Properties => "wasm_property_limit",
+            Self::MetricName => "wasm_metric_name_limit",
+            Self::Headers => "wasm_header_limit",
+            Self::Body => "wasm_body_limit",
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         const MIB: usize = 1024 * 1024;

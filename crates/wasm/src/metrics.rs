@@ -8,6 +8,8 @@ use regex::Regex;
 use tollgate_observe::Metrics;
 use tollgate_observe::metrics::{Counter, Family, Gauge, Histogram, Kind};
 
+use crate::limits::Bound;
+
 /// What a module defined.
 #[derive(Debug, Clone)]
 pub(crate) enum Series {
@@ -88,6 +90,7 @@ pub(crate) struct HostMetrics {
     traps: Family,
     memory: Family,
     rebuilds: Family,
+    limits: Family,
     loads: Family,
 }
 
@@ -104,6 +107,19 @@ pub(crate) struct PluginMetrics {
     pub(crate) memory: Gauge,
     /// `tollgate_wasm_rebuilds_total`
     pub(crate) rebuilds: Counter,
+    /// `tollgate_wasm_limits_total`, and the plugin's name in it.
+    limits: Option<(Family, String)>,
+}
+
+impl PluginMetrics {
+    /// The plugin ran into a limit; not a thing of every day.
+    pub(crate) fn beyond(&self, bound: Bound) {
+        if let Some((family, plugin)) = &self.limits {
+            family
+                .counter(&[("plugin", plugin), ("limit", bound.name())])
+                .increment();
+        }
+    }
 }
 
 impl HostMetrics {
@@ -115,6 +131,7 @@ impl HostMetrics {
             traps: family("tollgate_wasm_traps_total", Kind::Counter)?,
             memory: family("tollgate_wasm_memory_bytes", Kind::Gauge)?,
             rebuilds: family("tollgate_wasm_rebuilds_total", Kind::Counter)?,
+            limits: family("tollgate_wasm_limits_total", Kind::Counter)?,
             loads: family("tollgate_wasm_load_ms", Kind::Histogram)?,
         })
     }
@@ -127,6 +144,7 @@ impl HostMetrics {
             traps: self.traps.counter(&labels),
             memory: self.memory.gauge(&labels),
             rebuilds: self.rebuilds.counter(&labels),
+            limits: Some((self.limits.clone(), name.to_owned())),
         }
     }
 

@@ -14,6 +14,7 @@ use tollgate_plugin::Caller;
 use wasmtime::{Memory, StoreLimits, TypedFunc};
 
 use crate::generation::Generation;
+use crate::growth::Growth;
 use crate::head::Head;
 use crate::metrics::Series;
 use crate::stream::Stream;
@@ -113,7 +114,7 @@ pub(crate) struct State {
     pub(crate) allocate: Option<Rc<TypedFunc<u32, u32>>>,
     /// Room for a value on its way into the guest: one for all, so that a look-up allocates nothing.
     pub(crate) scratch: Vec<u8>,
-    pub(crate) limits: StoreLimits,
+    pub(crate) growth: Growth,
     pub(crate) stage: Stage,
     /// The context of the callback that runs.
     pub(crate) current: u32,
@@ -162,12 +163,16 @@ impl State {
         caller: Option<Rc<dyn Caller>>,
         limits: StoreLimits,
     ) -> Self {
+        let growth = Growth {
+            limits,
+            generation: generation.clone(),
+        };
         Self {
             generation,
             memory: None,
             allocate: None,
             scratch: Vec::new(),
-            limits,
+            growth,
             stage: Stage::Loading,
             current: 0,
             effective: None,

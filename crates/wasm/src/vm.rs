@@ -24,6 +24,7 @@ use crate::exports::{Exports, find};
 use crate::generation::Generation;
 use crate::head::Head;
 use crate::host::{Exited, flush_lines, trailer_count};
+use crate::limits::{Bound, Limits};
 use crate::state::{CallAnswer, ROOT, Stage, State};
 use crate::stream::{Direction, Stream};
 
@@ -73,6 +74,7 @@ impl Vm {
         let limits = &generation.host.limits;
         if generation.host.instances.fetch_add(1, Ordering::Relaxed) >= limits.instances {
             generation.host.instances.fetch_sub(1, Ordering::Relaxed);
+            generation.metrics.beyond(Bound::Instances);
             return Err(format!("wasm_instance_limit is {} instances", limits.instances));
         }
         let made = Self::make(generation, caller).inspect_err(|_| {
@@ -97,7 +99,7 @@ impl Vm {
             .build();
         let engine = generation.artefact.linked.module().engine();
         let mut store = Store::new(engine, State::new(generation.clone(), caller, bounds));
-        store.limiter(|state| &mut state.limits);
+        store.limiter(|state| &mut state.growth);
         store.epoch_deadline_callback(deadline);
         store.data_mut().allowance = limits.start_time;
         store.set_epoch_deadline(1);
@@ -509,7 +511,9 @@ impl Vm {
         drop(task::spawn_local("wasm end", async move {
             tokio::select! {
                 () = vm.done.notified() => {}
-                () = tokio::time::sleep(vm.generation.host.limits.done_time) => {}
+                () = tokio::time::sleep(vm.generation.host.limits.done_time) => {
+                    vm.generation.metrics.beyond(Bound::DoneTime);
+                }
             }
             vm.delete();
         }));
@@ -560,11 +564,23 @@ fn deadline(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadlin
     let since = *state.noticed.get_or_insert(now);
     if now.saturating_sub(since) >= state.allowance {
         let limit = state.allowance;
+        state
+            .generation
+            .metrics
+            .beyond(time_bound(limit, &state.generation.host.limits));
         return Err(wasmtime::Error::msg(format!(
             "interrupted: more than {limit:?} of CPU time in one callback"
         )));
     }
     Ok(UpdateDeadline::Continue(1))
+}
+
+fn time_bound(allowance: Duration, limits: &Limits) -> Bound {
+    match allowance {
+        time if time == limits.stream_time => Bound::StreamTime,
+        time if time == limits.event_time => Bound::EventTime,
+        _ => Bound::StartTime,
+    }
 }
 
 fn load(store: &mut Store<State>, generation: &Generation) -> wasmtime::Result<Exports> {

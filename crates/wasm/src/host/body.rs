@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Guest, Outcome, Status, give, read, write_u32};
-use crate::limits::BODY_BYTES;
+use crate::limits::{BODY_BYTES, Bound};
 use crate::state::{Stage, State};
 use crate::stream::{Direction, Side};
 
@@ -85,6 +85,7 @@ pub(super) fn set(
     // What takes the place of the rest may be longer than it, up to the limit.
     let taken = side.body.len().saturating_sub(start).min(length);
     if data.len() > taken && side.body.len() - taken + data.len() > side.limit.max(BODY_BYTES) {
+        guest.data().generation.metrics.beyond(Bound::Body);
         return Err(Status::InternalFailure.into());
     }
     splice(&mut side.body, start, length, &data);

@@ -11,6 +11,7 @@ use tollgate_body::{Body, Request};
 use super::header::Range;
 use super::{Fault, Guest, Outcome, Status, read, read_text, slice, write_u32};
 use crate::head::Head;
+use crate::limits::Bound;
 use crate::pairs;
 use crate::state::{Order, RedisSetting};
 
@@ -79,7 +80,10 @@ fn room(guest: &Guest<'_>, parts: &[Range]) -> Result<usize, Fault> {
     }
     let state = guest.data();
     match state.call_bytes.saturating_add(bytes) > state.generation.host.limits.call_bytes {
-        true => Err(Status::InternalFailure.into()),
+        true => {
+            state.generation.metrics.beyond(Bound::CallBytes);
+            Err(Status::InternalFailure.into())
+        }
         false => Ok(bytes),
     }
 }
@@ -97,6 +101,7 @@ fn order(
         return Err(Status::BadArgument);
     }
     if state.calls >= state.generation.host.limits.calls {
+        state.generation.metrics.beyond(Bound::Calls);
         return Err(Status::InternalFailure);
     }
     let token = state.token();

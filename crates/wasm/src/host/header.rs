@@ -4,6 +4,7 @@ use http::HeaderMap;
 
 use super::{Fault, Guest, Outcome, Status, give, parts, piece, slice, write_u32};
 use crate::head::Head;
+use crate::limits::Bound;
 use crate::pairs;
 use crate::state::State;
 use crate::stream::Direction;
@@ -45,7 +46,11 @@ fn readable<R>(state: &mut State, map: u32, look: impl FnOnce(&Head) -> R) -> Op
 /// Lets `change` write a map; it says whether the map had room.
 fn writable(state: &mut State, map: u32, change: impl FnOnce(&mut Head) -> bool) -> Outcome {
     let had_room = changed(state, map, change)?;
-    if !had_room && !std::mem::replace(&mut state.told_full, true) {
+    if had_room {
+        return Ok(());
+    }
+    state.generation.metrics.beyond(Bound::Headers);
+    if !std::mem::replace(&mut state.told_full, true) {
         let plugin = &state.generation.spec.name;
         tracing::warn!(%plugin, "a module adds more headers than a message may have: ignored");
     }

@@ -11,7 +11,7 @@ use tollgate_observe::Record;
 use super::header::Range;
 use super::{Guest, Outcome, Status, give, parts, piece};
 use crate::head::Head;
-use crate::limits::Limits;
+use crate::limits::{Bound, Limits};
 use crate::pairs;
 use crate::state::State;
 use crate::stream::{Direction, Stream};
@@ -38,8 +38,8 @@ pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
         state.rebuild = value == "true";
         return Ok(());
     }
-    let host = state.generation.host.clone();
-    let limits = &host.limits;
+    let generation = state.generation.clone();
+    let limits = &generation.host.limits;
     let stream = state.stream().ok_or(Status::NotFound)?;
     match &*path {
         "clear_route_cache" => stream.keep_route = value == "off",
@@ -48,6 +48,7 @@ pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
         _ => {
             let record = stream.record.upgrade().ok_or(Status::NotFound)?;
             if !has_room(&record, &path, &value, limits) {
+                generation.metrics.beyond(Bound::Properties);
                 return Err(Status::InternalFailure.into());
             }
             leave(&record, &path, value);

@@ -4,6 +4,8 @@ use bytes::Bytes;
 
 use super::header::Range;
 use super::{Guest, Outcome, Status, give, parts, piece, read, write_u32};
+use crate::generation::Generation;
+use crate::limits::Bound;
 use crate::shared::Refused;
 
 impl From<Refused> for super::Fault {
@@ -14,6 +16,12 @@ impl From<Refused> for super::Fault {
             Refused::Unknown => Status::NotFound,
         }
         .into()
+    }
+}
+
+fn note(generation: &Generation, refused: Refused) {
+    if refused == Refused::Full {
+        generation.metrics.beyond(Bound::SharedData);
     }
 }
 
@@ -30,18 +38,21 @@ pub(super) fn set(guest: &mut Guest<'_>, key: Range, value: Range, cas: u32) -> 
         read(guest, key.0, key.1)?,
         Bytes::from(read(guest, value.0, value.1)?),
     );
-    let host = &guest.data().generation.host;
-    host.shared.set(&key, value, cas, host.limits.shared_data)?;
-    Ok(())
+    let generation = &guest.data().generation;
+    let host = &generation.host;
+    let stored = host.shared.set(&key, value, cas, host.limits.shared_data);
+    Ok(stored.inspect_err(|refused| note(generation, *refused))?)
 }
 
 pub(super) fn register(guest: &mut Guest<'_>, name: Range, to: u32) -> Outcome {
     let (memory, state) = parts(guest)?;
     let name = piece(memory, name.0, name.1)?;
-    let host = &state.generation.host;
+    let generation = &state.generation;
+    let host = &generation.host;
     // An instance that only tries a configuration takes nothing over.
     let consumer = state.caller.is_some().then_some(state.consumer);
-    let (id, waits) = host.shared.register(name, consumer, host.limits.shared_data)?;
+    let registered = host.shared.register(name, consumer, host.limits.shared_data);
+    let (id, waits) = registered.inspect_err(|refused| note(generation, *refused))?;
     if waits {
         host.wake_queues();
     }
@@ -64,8 +75,10 @@ pub(super) fn dequeue(guest: &mut Guest<'_>, id: u32, to: u32, size_to: u32) -> 
 
 pub(super) fn enqueue(guest: &mut Guest<'_>, id: u32, item: Range) -> Outcome {
     let item = Bytes::from(read(guest, item.0, item.1)?);
-    let host = &guest.data().generation.host;
-    host.shared.enqueue(id, item, host.limits.shared_data)?;
+    let generation = &guest.data().generation;
+    let host = &generation.host;
+    let stored = host.shared.enqueue(id, item, host.limits.shared_data);
+    stored.inspect_err(|refused| note(generation, *refused))?;
     host.wake_queues();
     Ok(())
 }

@@ -6,6 +6,7 @@ use tollgate_observe::metrics::Kind;
 
 use super::header::Range;
 use super::{Guest, Outcome, Status, read_text, write_u32, write_u64};
+use crate::limits::Bound;
 use crate::metrics::{self, Series};
 
 /// Most metrics of one instance.
@@ -20,6 +21,7 @@ pub(super) fn define(guest: &mut Guest<'_>, kind: u32, name: Range, to: u32) -> 
         _ => return Err(Status::BadArgument.into()),
     };
     if usize::try_from(name.1)? > guest.data().generation.host.limits.metric_name {
+        guest.data().generation.metrics.beyond(Bound::MetricName);
         return Err(Status::BadArgument.into());
     }
     let name = read_text(guest, name.0, name.1)?;

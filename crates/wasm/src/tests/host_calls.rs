@@ -375,8 +375,18 @@ fn a_request_takes_so_many_properties() {
             r#"(call $set_property @"trace_span_tag.c" @"1")"#,
         ];
         let code: Vec<String> = calls.iter().map(|call| format!("(call $say {call})")).collect();
-        let seen = setup.bench(&in_headers(&code.join(" "))).ask().await;
-        assert_eq!(seen.said(), [0, 0, 10, 0, 0, 10, 10]);
+        let bench = setup.bench(&in_headers(&code.join(" ")));
+        assert_eq!(bench.ask().await.said(), [0, 0, 10, 0, 0, 10, 10]);
+        let mut shown = String::new();
+        bench.metrics.render(&mut shown);
+        let counted = shown
+            .lines()
+            .find(|line| line.starts_with("tollgate_wasm_limits_total{"));
+        let counted = counted.expect("no refusal was counted");
+        assert!(
+            counted.contains(r#"limit="wasm_property_limit""#) && counted.ends_with(" 3"),
+            "{counted}"
+        );
     });
 }
 
