@@ -23,11 +23,43 @@ pub const X_MSE_CONSUMER: HeaderName = HeaderName::from_static("x-mse-consumer")
 pub const X_ENVOY_UPSTREAM_RQ_FIRST_BYTE_TIMEOUT_MS: HeaderName =
     HeaderName::from_static("x-envoy-upstream-rq-first-byte-timeout-ms");
 
+/// Headers whose values are credentials, whoever reads them: logs, spans and the ledger never show these.
+const CREDENTIALS: [&str; 11] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "x-amz-security-token",
+    "x-authorization",
+    "x-hi-original-auth",
+    "x-auth-token",
+];
+
+/// Whether the header of this name, in any case, carries credentials.
+#[must_use]
+pub fn is_credential(name: &str) -> bool {
+    CREDENTIALS.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// Removes every header whose name is meant. One walk over the few that are there is cheaper than a search for each
 /// of many that are not.
 pub fn remove_all(headers: &mut HeaderMap, is_meant: impl Fn(&str) -> bool) {
     while let Some(name) = headers.keys().find(|name| is_meant(name.as_str())) {
         let name = name.clone();
         headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_known_in_any_case() {
+        assert!(is_credential("X-Authorization") && is_credential("cookie"));
+        assert!(!is_credential("x-agent-session") && !is_credential(""));
     }
 }

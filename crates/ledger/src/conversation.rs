@@ -53,13 +53,14 @@ pub struct Turn {
 }
 
 impl Reader {
-    /// The requests of a conversation in the order of a tree's lines; none if there is no such conversation.
+    /// The requests of a conversation in the order of a tree's lines, each consumer's behind each other; none if there is
+    /// no such conversation.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn conversation(&self, id: &str) -> Result<Vec<Turn>, ReadError> {
         self.turns(id)
-            .map(in_order)
+            .map(of_each_consumer)
             .map_err(|failure| self.unreadable(failure))
     }
 
@@ -126,6 +127,21 @@ fn rows_of(connection: &Connection, id: &str) -> Result<String, rusqlite::Error>
         rows += &format!(" UNION ALL SELECT id FROM {OLD_ROWS} WHERE conversation = ?1");
     }
     Ok(format!("id IN ({rows})"))
+}
+
+/// Ids that clients choose are nobody's own: each consumer's requests are a tree of their own, in the order in which the
+/// consumers came.
+fn of_each_consumer(turns: Vec<Turn>) -> Vec<Turn> {
+    let mut places: HashMap<Option<String>, usize> = HashMap::new();
+    let mut trees: Vec<Vec<Turn>> = Vec::new();
+    for turn in turns {
+        let place = *places.entry(turn.consumer.clone()).or_insert(trees.len());
+        match trees.get_mut(place) {
+            Some(tree) => tree.push(turn),
+            None => trees.push(vec![turn]),
+        }
+    }
+    trees.into_iter().flat_map(in_order).collect()
 }
 
 /// Puts every request under its parent. A parent counts only when it came before: what clients say of request ids cannot

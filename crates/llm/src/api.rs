@@ -176,6 +176,18 @@ const PATTERNS: &[(&[&str], Api)] = &[
     ),
 ];
 
+/// Ends of paths with a vendor's own prefix (`/api/v3`, `/openai/deployments/NAME`, DashScope's services), and the API
+/// that each is alike.
+const ENDS: &[(&str, Api)] = &[
+    ("/chat/completions", Api::Chat),
+    ("/completions", Api::Completions),
+    ("/embeddings", Api::Embeddings),
+    ("/responses", Api::Responses),
+    ("/messages", Api::AnthropicMessages),
+    ("/text-generation/generation", Api::Chat),
+    ("/multimodal-generation/generation", Api::Chat),
+];
+
 static GEMINI: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new("/[^/]+/models/[^:]+:(generateContent|streamGenerateContent)").ok());
 
@@ -198,6 +210,14 @@ impl Api {
         } else {
             Api::GeminiStreamGenerate
         })
+    }
+
+    /// The API that a decoded path names, or else is alike by its end. For whoever accounts for answers: requests are not
+    /// routed or translated by it.
+    #[must_use]
+    pub fn alike(path: &str) -> Option<Api> {
+        let by_end = || ENDS.iter().find(|row| path.ends_with(row.0)).map(|row| row.1);
+        Self::of_path(path).or_else(by_end)
     }
 
     /// The API of this name.
@@ -325,5 +345,31 @@ mod tests {
         for api in Api::ALL {
             assert_eq!(Api::of_name(api.name()), Some(*api));
         }
+    }
+
+    #[test]
+    fn paths_of_vendors_own_are_alike() {
+        for (path, api) in [
+            ("/v1/chat/completions", Some(Api::Chat)),
+            ("/api/v3/chat/completions", Some(Api::Chat)),
+            ("/api/paas/v4/chat/completions", Some(Api::Chat)),
+            ("/openai/deployments/x/completions", Some(Api::Completions)),
+            ("/openai/deployments/x/embeddings", Some(Api::Embeddings)),
+            ("/openai/responses", Some(Api::Responses)),
+            ("/anthropic/messages", Some(Api::AnthropicMessages)),
+            (
+                "/api/v1/services/aigc/text-generation/generation",
+                Some(Api::Chat),
+            ),
+            (
+                "/api/v1/services/aigc/multimodal-generation/generation",
+                Some(Api::Chat),
+            ),
+            ("/api/v1/services/aigc/image-generation/generation", None),
+            ("/api/items", None),
+        ] {
+            assert_eq!(Api::alike(path), api, "{path}");
+        }
+        assert_eq!(Api::of_path("/api/v3/chat/completions"), None);
     }
 }

@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::LazyLock;
 
 use foldhash::quality::FixedState;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 use tollgate_body::JsonDocument;
 use tollgate_body::path::{self, Member, ValueKind};
@@ -66,8 +66,14 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Notes the session that a header names; `own` is looked at first. False if no header can name one.
-    pub fn head(&mut self, headers: &HeaderMap, own: Option<&str>) -> bool {
+    /// Notes the session that a header names; `own` is looked at first, and what `hides` calls a credential names none: ids
+    /// go into the ledger. False if no header can name one.
+    pub fn head(
+        &mut self,
+        headers: &HeaderMap,
+        own: Option<&str>,
+        hides: impl Fn(&str, &HeaderValue) -> bool,
+    ) -> bool {
         // All of them begin so, and most requests have none of them.
         let is_session = |header: &HeaderName| {
             let header = header.as_str();
@@ -77,7 +83,10 @@ impl Turn {
             return false;
         }
         let names = own.into_iter().chain(SESSION_HEADERS);
-        let value = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let value = |name: &str| {
+            let value = headers.get(name).filter(|value| !hides(name, value))?;
+            value.to_str().ok()
+        };
         if let Some(id) = names.filter_map(value).find(|id| !id.trim().is_empty()) {
             self.session = Some(name(id));
         }
@@ -586,10 +595,13 @@ mod tests {
         headers.insert("x-agent-session", "\t s\u{9} 2".parse().unwrap());
         headers.insert("mine", "own".parse().unwrap());
         let mut turn = Turn::default();
-        turn.head(&headers, None);
+        turn.head(&headers, None, |_, _| false);
         assert_eq!(turn.session.as_deref(), Some("s 2"));
-        turn.head(&headers, Some("mine"));
+        turn.head(&headers, Some("mine"), |_, _| false);
         assert_eq!(turn.session.as_deref(), Some("own"));
+        let mut turn = Turn::default();
+        turn.head(&headers, Some("mine"), |name, _| name == "mine");
+        assert_eq!(turn.session.as_deref(), Some("s 2"));
     }
 
     #[test]

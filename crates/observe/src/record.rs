@@ -14,8 +14,9 @@ use http::{HeaderValue, Method, Version};
 use smallvec::SmallVec;
 use tollgate_base::clock::Instant;
 use tollgate_base::flag::Flags;
-use tollgate_base::{Flag, Termination};
+use tollgate_base::{Flag, Termination, headers};
 
+use crate::access_log::covered;
 use crate::ai_log::{self, AiLog, AttributeName};
 use crate::conversation::Turn;
 use crate::settle::{Ending, Hooks};
@@ -282,10 +283,30 @@ impl Record {
         }
     }
 
+    /// Whether the value of this header is a credential: no log line, span or ledger shows it.
+    #[must_use]
+    pub fn hides(&self, name: &str, value: &HeaderValue) -> bool {
+        let is_named = |hidden: &Arc<str>| hidden.eq_ignore_ascii_case(name);
+        headers::is_credential(name) || value.is_sensitive() || self.hidden.borrow().iter().any(is_named)
+    }
+
+    /// Path and query as the client sent them; `***` stands for what is kept out of log lines.
+    #[must_use]
+    pub fn path_to_show(&self) -> String {
+        let path = self.original.path.as_str().as_bytes();
+        String::from_utf8_lossy(&covered(path, &self.hidden.borrow())).into_owned()
+    }
+
     /// Has `hook` run once when the exchange is settled, however it ends: before its line is written, after its body
     /// is gone. Hooks run in the order in which they were registered. One must not keep the record itself alive.
     pub fn on_settle(&self, hook: impl FnOnce(&Record, &Ending<'_>) + 'static) {
         self.hooks.add(Box::new(hook));
+    }
+
+    /// The same behind all of those, and the last registered first: for whoever charges what the others note, whether or
+    /// not the rest of the chain comes to an end. Those further in, who note usage too, are done by then.
+    pub fn on_settle_last(&self, hook: impl FnOnce(&Record, &Ending<'_>) + 'static) {
+        self.hooks.add_last(Box::new(hook));
     }
 
     /// The `ai_log` so far, as its filter state will show it; `None`: nothing is in it.

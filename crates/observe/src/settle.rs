@@ -44,15 +44,24 @@ type Hook = Box<dyn FnOnce(&Record, &Ending<'_>)>;
 
 /// What runs at settlement, see [`Record::on_settle`].
 #[derive(Default)]
-pub(crate) struct Hooks(RefCell<SmallVec<[Hook; 1]>>);
+pub(crate) struct Hooks {
+    first: RefCell<SmallVec<[Hook; 1]>>,
+    /// See [`Record::on_settle_last`].
+    last: RefCell<SmallVec<[Hook; 1]>>,
+}
 
 impl Hooks {
     pub(crate) fn add(&self, hook: Hook) {
-        self.0.borrow_mut().push(hook);
+        self.first.borrow_mut().push(hook);
+    }
+
+    pub(crate) fn add_last(&self, hook: Hook) {
+        self.last.borrow_mut().push(hook);
     }
 
     fn run(&self, record: &Record, ending: &Ending<'_>) {
-        for hook in self.0.take() {
+        let last = self.last.take();
+        for hook in self.first.take().into_iter().chain(last.into_iter().rev()) {
             // Settlement runs while things are dropped: a panic that left it could end the process.
             if catch_unwind(AssertUnwindSafe(|| hook(record, ending))).is_err() {
                 tracing::error!(request_id = ?record.request_id, "a settlement hook panicked");
@@ -63,7 +72,8 @@ impl Hooks {
 
 impl fmt::Debug for Hooks {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "Hooks({})", self.0.borrow().len())
+        let (first, last) = (self.first.borrow().len(), self.last.borrow().len());
+        write!(formatter, "Hooks({first}, {last})")
     }
 }
 
@@ -193,6 +203,33 @@ mod tests {
             ),
             "{text}"
         );
+    }
+
+    #[test]
+    fn who_charges_comes_last_and_the_innermost_of_them_first() {
+        let metrics = Metrics::new();
+        let (listener, format) = (metrics.listener("a"), Format::parse("x").unwrap());
+        let record = record();
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let note = |name: &'static str| {
+            let order = order.clone();
+            move |_: &Record, _: &Ending<'_>| order.borrow_mut().push(name)
+        };
+        record.on_settle_last(note("outer"));
+        record.on_settle(note("a"));
+        record.on_settle_last(note("inner"));
+        record.on_settle(note("b"));
+        let to = Settlement {
+            format: &format,
+            log: None,
+            metrics: &metrics,
+            listener: &listener,
+            prices: &Prices::default(),
+            books: &Books::default(),
+        };
+        settle(&record, to);
+        settle(&record, to);
+        assert_eq!(*order.borrow(), ["a", "b", "inner", "outer"]);
     }
 
     #[test]

@@ -81,7 +81,8 @@ pub struct Usage {
     rounds: Rounds,
     /// Where they come from; `None`: there are none.
     pub source: Option<Source>,
-    /// More reports must follow before the counts are the vendor's last word (Anthropic's `message_start`).
+    /// More reports must follow before the counts are the vendor's last word (Anthropic's `message_start`,
+    /// Gemini's chunks without an output).
     pub provisional: bool,
     /// Model that the client asked for.
     pub model_requested: Option<Box<str>>,
@@ -190,12 +191,15 @@ impl Usage {
             return;
         }
         let rounds = self.rounds.tokens;
+        let told = self.tokens;
         let tokens = &mut self.tokens;
         if tokens.input == rounds.input {
             tokens.input = tokens.input.saturating_add(input);
         }
         tokens.output = tokens.output.max(rounds.output.saturating_add(output));
-        tokens.total = tokens.input + tokens.output + tokens.cached + tokens.cache_written;
+        // What else a total counts (thoughts, a cache) the vendor has told.
+        let more = (tokens.input - told.input).saturating_add(tokens.output - told.output);
+        tokens.total = tokens.total.saturating_add(more);
         self.source = self.rounds.source.max(Some(source));
         self.provisional = false;
     }

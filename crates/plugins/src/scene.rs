@@ -1,4 +1,4 @@
-//! A plugin under test: behind it a scripted rest of the chain, beside it scripted services, no network.
+//! Plugins under test: behind them a scripted rest of the chain, beside them scripted services, no network.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
@@ -119,7 +119,7 @@ impl Host for Chain {
     }
 }
 
-/// One plugin, alone in its chain.
+/// One plugin, alone in its chain, or several.
 pub(crate) struct Scene {
     links: Vec<Link>,
     world: Rc<World>,
@@ -128,22 +128,26 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(plugin: Arc<dyn Plugin>) -> Self {
-        let origin = Origin {
-            object: "t/x".into(),
-            place: "t:1".into(),
-        };
-        let links = vec![Link {
+        Self::chain([plugin])
+    }
+
+    /// The outermost comes first.
+    pub(crate) fn chain(plugins: impl IntoIterator<Item = Arc<dyn Plugin>>) -> Self {
+        let link = |plugin| Link {
             name: "x".into(),
             ordinal: 1,
             order: Order::new(Phase::default(), None),
             candidates: vec![Candidate {
                 condition: Condition::Always,
                 plugin: Some(plugin),
-                origin,
+                origin: Origin {
+                    object: "t/x".into(),
+                    place: "t:1".into(),
+                },
             }],
-        }];
+        };
         Self {
-            links,
+            links: plugins.into_iter().map(link).collect(),
             world: Rc::default(),
             record: record(),
         }

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use tollgate_base::{ConfigError, Error, clock};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::record::{Connection, Original};
 use tollgate_observe::settle::{Settlement, settle};
+use tollgate_observe::usage::{Source, Tokens};
 use tollgate_observe::{Format, Metrics, Record};
 use tollgate_plugin::{Candidate, Condition, Exchange, Host, Link, Next, Order, Origin, Phase, Plugin};
 
@@ -119,6 +121,38 @@ pub(crate) async fn run_slow(
     answer: impl Fn() -> Response,
 ) -> Outcome {
     through(plugin, request, &|_| answer(), Some(gate)).await
+}
+
+/// An exchange whose client goes while the chain is at work, rounds of a plugin further in having cost so much.
+pub(crate) async fn run_left(plugin: &Arc<dyn Plugin>, request: Request, spent: Tokens) -> Rc<Record> {
+    let record = record(&request);
+    let links = [link(plugin)];
+    let mut exchange = Exchange::new(record.clone(), "a.com".into(), 1 << 20);
+    let host = Spends(spent);
+    let left = Next::start(&links, &host).run(&mut exchange, request);
+    assert!(tokio::time::timeout(Duration::from_secs(1), left).await.is_err());
+    drop(exchange);
+    settled(&record);
+    record
+}
+
+/// Rounds that never come to an end.
+struct Spends(Tokens);
+
+#[async_trait(?Send)]
+impl Host for Spends {
+    async fn forward(&self, exchange: &mut Exchange, _: Request) -> Result<Response, Error> {
+        exchange
+            .record
+            .usage
+            .borrow_mut()
+            .spend(self.0, Source::Provider, None);
+        std::future::pending().await
+    }
+
+    fn reroute(&self, _exchange: &mut Exchange, _request: &Request) -> &[Link] {
+        &[]
+    }
 }
 
 /// Settles an exchange as the data plane does.

@@ -114,7 +114,8 @@ fn usual_detail(name: &[u8]) -> Option<&'static str> {
 pub(crate) struct Reading {
     /// The counts.
     pub(crate) tokens: Tokens,
-    /// More must follow: only the opening event of an Anthropic stream has told anything.
+    /// More must follow: only the opening event of an Anthropic stream has told anything, or only chunks of a Gemini
+    /// stream that have no output yet.
     pub(crate) provisional: bool,
     /// Details of the input as the vendor names them.
     pub(crate) input_details: Details,
@@ -133,11 +134,11 @@ impl Reading {
         let Some(found) = Places::find(outline) else {
             return false;
         };
-        self.provisional = found.is_opening();
         let earlier = std::mem::take(&mut self.tokens);
         let latest = |side, before| found.count(side).filter(|count| *count > 0).unwrap_or(before);
         let input = latest(Side::Input, earlier.input);
         let output = latest(Side::Output, earlier.output);
+        self.provisional = found.is_opening() || (output == 0 && found.lacks_output());
         self.add_details(&found);
         let of = |details: &Details, names: &[&str]| {
             let known = names.iter().find_map(|name| details.get(name));
@@ -494,6 +495,11 @@ impl<'t> Places<'t> {
         self.message.is_there && !self.top.is_there
     }
 
+    /// Gemini counts the prompt in every chunk, and the answer at its end.
+    fn lacks_output(&self) -> bool {
+        self.gemini.is_there && self.gemini.get(Name::GeminiCandidates).is_none()
+    }
+
     /// The first of Higress's paths that is there.
     fn count(&self, side: Side) -> Option<u64> {
         let (openai, anthropic, gemini) = match side {
@@ -603,6 +609,21 @@ mod tests {
             r#"{"usage":{"prompt_tokens":5,"completion_tokens":8,"total_tokens":13}}"#,
         ]);
         assert_eq!(counts(&repeated), (5, 8, 13));
+    }
+
+    #[test]
+    fn gemini_tells_its_output_at_last() {
+        let first = r#"{"usageMetadata":{"promptTokenCount":9,"thoughtsTokenCount":3,"totalTokenCount":12}}"#;
+        let last =
+            r#"{"usageMetadata":{"promptTokenCount":9,"candidatesTokenCount":5,"totalTokenCount":17}}"#;
+        let opening = read(&[first]);
+        assert_eq!((counts(&opening), opening.provisional), ((9, 0, 12), true));
+        for texts in [&[first, last][..], &[first, last, first][..]] {
+            let whole = read(texts);
+            assert_eq!((whole.tokens.output, whole.provisional), (5, false));
+        }
+        let openai = read(&[r#"{"usage":{"prompt_tokens":5,"total_tokens":5}}"#]);
+        assert!(!openai.provisional, "embeddings have no output");
     }
 
     #[test]

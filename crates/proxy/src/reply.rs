@@ -102,8 +102,3 @@ fn answer(record: &Record, failure: &Error) -> Response {
     }
     response
 }
-
-/// The dialect in which this client reads streamed errors.
-pub(crate) fn dialect_of(record: &Record) -> Option<Dialect> {
-    Dialect::of_path(record.original.path.path())
-}

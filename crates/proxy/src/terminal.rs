@@ -33,6 +33,8 @@ struct Marks {
 enum Mark {
     /// The line `data: [DONE]`.
     Done,
+    /// A whole line, such as an event's name.
+    Line(Needle),
     /// What kind of event it is, quotes included: the value of `"type"`. As the model's whole text it says nothing.
     Kind(Needle),
     /// A field, quotes included, with a value that is not null, not empty and not `"null"`.
@@ -56,13 +58,20 @@ needle!(FINISH_REASON, "\"finish_reason\"");
 needle!(STOP_REASON, "\"stop_reason\"");
 needle!(MESSAGE_STOP, "\"message_stop\"");
 needle!(ERROR, "\"error\"");
+needle!(ERROR_EVENT, "event:error");
+needle!(SPACED_ERROR_EVENT, "event: error");
 needle!(COMPLETED, "\"response.completed\"");
 needle!(INCOMPLETE, "\"response.incomplete\"");
 needle!(FAILED, "\"response.failed\"");
 
 static CHAT: Marks = Marks {
     whole: &[Mark::Field(&FINISH_REASON), Mark::Done],
-    failed: &[Mark::Field(&ERROR)],
+    // DashScope's errors have no such field.
+    failed: &[
+        Mark::Field(&ERROR),
+        Mark::Line(&ERROR_EVENT),
+        Mark::Line(&SPACED_ERROR_EVENT),
+    ],
     names: &[b"finish_reason", b"error"],
 };
 static MESSAGES: Marks = Marks {
@@ -110,7 +119,7 @@ impl Watch {
             return;
         }
         let marks = self.marks;
-        let rest = self.alike.skip(events, |string| !marks.names.contains(&string));
+        let rest = self.alike.skip(events, |string| marks.pass(string));
         if rest.is_empty() {
             return;
         }
@@ -138,6 +147,11 @@ impl Marks {
         self.failed.iter().chain(self.whole)
     }
 
+    /// Whether a string that is new is none of them. One over several lines is no string, and may hide a line.
+    fn pass(&self, string: &[u8]) -> bool {
+        !self.names.contains(&string) && memchr::memchr2(b'\n', b'\r', string).is_none()
+    }
+
     /// How much of the beginning of events without any of them holds none, whatever follows it.
     fn settled(&self, opening: &[u8]) -> usize {
         let open = |mark: &Mark| {
@@ -153,13 +167,17 @@ impl Mark {
     fn needle(&self) -> Needle {
         match self {
             Mark::Done => &DONE,
-            Mark::Kind(needle) | Mark::Field(needle) => needle,
+            Mark::Line(needle) | Mark::Kind(needle) | Mark::Field(needle) => needle,
         }
     }
 
     fn is_in(&self, events: &[u8]) -> bool {
         places(self.needle(), events).any(|(at, end)| match self {
             Mark::Done => is_data_line(&events[..at]),
+            Mark::Line(_) => {
+                let is_end = |byte: Option<&u8>| matches!(byte, None | Some(b'\n' | b'\r'));
+                is_end(events[..at].last()) && is_end(events.get(end))
+            }
             Mark::Kind(_) => value_of(&events[end..]).is_none() && is_kind(&events[..at]),
             Mark::Field(_) => value_of(&events[end..]).is_some_and(says_something),
         })
@@ -169,6 +187,7 @@ impl Mark {
     fn is_open(&self, after: &[u8]) -> bool {
         match (self, after.trim_ascii_start()) {
             (Mark::Done, _) => false,
+            (Mark::Line(_), _) => after.is_empty(),
             (_, [b':', value @ ..]) => value.trim_ascii_start().len() < LONGEST_NOTHING,
             (_, rest) => rest.is_empty(),
         }
@@ -253,6 +272,21 @@ mod tests {
             assert!(watch.seen(), "{events:?}");
             watch.failed()
         };
+        for name in ["event:error", "event: error"] {
+            let event =
+                format!("id:3\n{name}\n:HTTP_STATUS/400\ndata:{{\"code\":\"DataInspectionFailed\"}}\n\n");
+            assert!(failed(
+                Api::Chat,
+                &["id:2\nevent:result\ndata:{\"a\":\"error\"}\n\n", &event]
+            ));
+        }
+        for event in [
+            "event:errors\n\n",
+            "data: event:error\n\n",
+            "data: \"event:error\n\"\n\n",
+        ] {
+            assert!(!whole(Api::Chat, event), "{event}");
+        }
         let error = "data: {\"error\":{\"message\":\"x\"}}\n\n";
         let stop = "data: {\"choices\":[{\"finish_reason\":\"stop\"}]}\n\n";
         assert!(failed(Api::Chat, &[error]));
@@ -388,7 +422,7 @@ mod tests {
     }
 
     /// What events may be made of, broken ones too.
-    const PIECES: [&str; 24] = [
+    const PIECES: [&str; 25] = [
         "\"type\":",
         "type",
         "data: ",
@@ -402,6 +436,7 @@ mod tests {
         "[DONE]",
         "error",
         "\"error\"",
+        "event:error\n",
         "\"finish_reason\"",
         "\":\"",
         "\"stop_reason\":",

@@ -33,14 +33,12 @@ pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Res
     if !is_event_stream(response.headers()) || record.original.method == Method::HEAD {
         return;
     }
-    let Some(dialect) = reply::dialect_of(record) else {
+    let Some(api) = api_of(record) else {
         return;
     };
+    let dialect = Dialect::of_api(api);
     let from_upstream = record.timings.response_head.get().is_some() && response.status() == StatusCode::OK;
-    let api = from_upstream
-        .then(|| Api::of_path(record.original.path.path()))
-        .flatten();
-    let watch = Watch::over(api);
+    let watch = Watch::over(from_upstream.then_some(api));
     if let Some(coding) = coding(response.headers()).cloned() {
         encoded::guard(&coding, record, watch, response);
         return;
@@ -57,6 +55,14 @@ pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Res
         events: WholeEvents::default(),
         ready: VecDeque::new(),
     });
+}
+
+/// The API that the request is for, by a vendor's own path too. Others have streams of their own behind `/messages` and the
+/// like: unless `ai-proxy` sent the request to a vendor, only the end that nobody else has counts.
+fn api_of(record: &Record) -> Option<Api> {
+    let path = record.original.path.path();
+    let is_models = || record.vendor.get().is_some() || path.ends_with("/chat/completions");
+    Api::of_path(path).or_else(|| Api::alike(path).filter(|_| is_models()))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {
@@ -349,6 +355,34 @@ pub(crate) mod tests {
         assert_eq!(ended, Some(Termination::UpstreamCut));
         let (empty, _) = through(Vec::new()).await;
         assert!(empty.contains("upstream_cut"), "{empty}");
+    }
+
+    #[tokio::test]
+    async fn paths_of_vendors_own_are_guarded_where_a_model_answers() {
+        for (path, vendor, is_guarded) in [
+            ("/api/v3/chat/completions", None, true),
+            ("/openai/deployments/x/chat/completions?api-version=1", None, true),
+            (
+                "/api/v1/services/aigc/text-generation/generation",
+                Some("qwen"),
+                true,
+            ),
+            ("/anthropic/messages", Some("claude"), true),
+            // An application's own.
+            ("/api/messages", None, false),
+            ("/api/items", Some("qwen"), false),
+        ] {
+            let mut record = record();
+            record.original.path = path.parse().expect("a path");
+            record.vendor.set(vendor);
+            let record = Rc::new(record);
+            let body = guarded(&Rc::default(), &record, vec![data("data: {\"a\":1}\n\n")]).into_body();
+            let text = body.collect().await.expect("never fails").to_bytes();
+            let is_cut = String::from_utf8_lossy(&text).contains("error");
+            assert_eq!(is_cut, is_guarded, "{path}");
+            let ended = is_guarded.then_some(Termination::UpstreamCut);
+            assert_eq!(record.termination.get(), ended, "{path}");
+        }
     }
 
     #[tokio::test]

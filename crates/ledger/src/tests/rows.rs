@@ -257,6 +257,7 @@ fn a_conversation_is_found_by_the_request_that_opened_it() {
         let time = Duration::from_millis((number * minute).unsigned_abs());
         Entry {
             time: entry(0).time + time,
+            consumer: None,
             place: Some(place(&id(number), true)),
             ..entry(number.unsigned_abs())
         }
@@ -278,4 +279,42 @@ fn a_conversation_is_found_by_the_request_that_opened_it() {
         assert_eq!(turns.len(), if number % 10 == 0 { 2 } else { 1 });
     }
     assert_eq!(reader.conversation(&id(7_000)).unwrap(), []);
+}
+
+#[test]
+fn consumers_that_name_the_same_session_do_not_meet() {
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let turn = |number: u64, consumer: Option<&str>, parent: Option<&str>| Entry {
+        consumer: consumer.map(Arc::from),
+        place: Some(Place {
+            parent: parent.map(Arc::from),
+            ..place("s1", false)
+        }),
+        ..entry(number)
+    };
+    let entries = [
+        turn(1, Some("ann"), None),
+        turn(2, Some("bob"), None),
+        // Request ids are the clients' too.
+        turn(3, Some("ann"), Some("id-1")),
+        turn(4, None, Some("id-1")),
+        turn(5, Some("bob"), Some("id-2")),
+    ];
+    store::Store::open(data).unwrap().add(&entries).unwrap();
+    let turns = Reader::open(data).unwrap().conversation("s1").unwrap();
+    let lines: Vec<_> = turns
+        .iter()
+        .map(|turn| (&*turn.request_id, turn.consumer.as_deref(), turn.depth))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("id-1", Some("ann"), 0),
+            ("id-3", Some("ann"), 0),
+            ("id-2", Some("bob"), 0),
+            ("id-5", Some("bob"), 0),
+            ("id-4", None, 0),
+        ]
+    );
 }

@@ -4,6 +4,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tollgate_base::clock::Instant;
+use tollgate_base::headers;
 
 use super::operator::{self, Operator};
 use super::value::Printer;
@@ -27,18 +28,6 @@ pub const HIGRESS_DEFAULT: &str = concat!(
     r#""response_code_details":"%RESPONSE_CODE_DETAILS%"}"#,
     "\n"
 );
-
-/// Headers whose value never reaches a log line; `***` stands for it.
-const SECRET_HEADERS: [&str; 8] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-    "x-amz-security-token",
-];
 
 /// `accessLogEncoding` of the `higress-config` ConfigMap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,7 +131,7 @@ fn slot(slots: &mut Vec<Capture>, wanted: Capture) -> usize {
 }
 
 fn capture_of(name: HeaderName) -> Capture {
-    if SECRET_HEADERS.contains(&name.as_str()) {
+    if headers::is_credential(name.as_str()) {
         return Capture::Secret(name);
     }
     Capture::Header(name)

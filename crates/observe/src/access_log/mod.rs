@@ -17,4 +17,4 @@ pub use escape::escaped;
 pub use format::{Encoding, Format, FormatError, HIGRESS_DEFAULT};
 pub use operator::{OperatorDoc, operators};
 pub use sink::{LineWriter, Sink, Target};
-pub(crate) use value::{address_text, ip_text};
+pub(crate) use value::{address_text, covered, ip_text};

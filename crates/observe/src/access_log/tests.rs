@@ -356,6 +356,24 @@ fn credentials_in_headers_and_parameters_are_covered() {
 }
 
 #[test]
+fn every_header_that_carries_credentials_is_covered() {
+    for name in [
+        "authorization",
+        "x-authorization",
+        "x-hi-original-auth",
+        "x-auth-token",
+        "x-amz-security-token",
+    ] {
+        let format = Format::parse(&format!("%REQ({name})%")).unwrap();
+        let record = record_of("/");
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static("s3cret"));
+        format.capture_request(&record, &Method::GET, "a", "/", &headers);
+        assert_eq!(line(&format, &record, record.started), "***\n", "{name}");
+    }
+}
+
+#[test]
 fn what_plugins_changed_shows_as_sent_and_as_came() {
     let text = "%REQ(:METHOD)% %REQ(:AUTHORITY)% %REQ(:PATH)% %REQ(X-ENVOY-ORIGINAL-HOST)% \
                 %REQ(X-ENVOY-ORIGINAL-PATH)% %REQ(X-ENVOY-ORIGINAL-PATH?:PATH)% %REQ(X-MSE-CONSUMER)%";

@@ -450,7 +450,7 @@ fn write_address(address: SocketAddr, out: &mut Vec<u8>) {
 }
 
 /// A path and query in which the values of these parameters are covered.
-fn covered<'a>(path: &'a [u8], hidden: &[Arc<str>]) -> Cow<'a, [u8]> {
+pub(crate) fn covered<'a>(path: &'a [u8], hidden: &[Arc<str>]) -> Cow<'a, [u8]> {
     if hidden.is_empty() {
         return path.into();
     }

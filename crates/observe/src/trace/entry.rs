@@ -177,7 +177,8 @@ fn operation(path: &str) -> Option<&'static str> {
         ("/responses", "chat"),
         ("/completions", "text_completion"),
         ("/embeddings", "embeddings"),
-        ("generateContent", "generate_content"),
+        // `streamGenerateContent` too.
+        ("enerateContent", "generate_content"),
         ("/images/generations", "generate_content"),
         ("/generation", "chat"),
     ];
@@ -203,5 +204,24 @@ fn host(authority: &str) -> String {
     match authority.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host.to_owned(),
         _ => authority.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_of_vendors_own_paths() {
+        for (path, name) in [
+            ("/v1/chat/completions", Some("chat")),
+            ("/openai/deployments/x/completions", Some("text_completion")),
+            ("/api/v1/services/aigc/text-generation/generation", Some("chat")),
+            ("/v1beta/models/m:generateContent", Some("generate_content")),
+            ("/v1beta/models/m:streamGenerateContent", Some("generate_content")),
+            ("/api/items", None),
+        ] {
+            assert_eq!(operation(path), name, "{path}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The plugin through its front door: scripted services and a scripted rest of the chain, no network.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::config::ANNOTATION;
 use super::schema::Schema;
 use crate::scene::{Asked, Scene, completion};
 use crate::table::ParseContext;
+use crate::testing::{compiled, post, run, settled};
 
 /// Document 000's schema.
 fn reasoning_schema() -> Value {
@@ -518,4 +520,27 @@ fn drafts_are_told_apart() {
             .unwrap_err()
             .contains("unsupported $schema")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_accounted_for_though_the_client_leaves_between_them() {
+    let limit = json!({"rule_name": "left", "global_threshold": {"token_per_minute": 1}});
+    let limit = compiled("ai-token-ratelimit", &limit).unwrap();
+    let statistics = compiled("ai-statistics", &json!({})).unwrap();
+    let plugin = super::parse(Some(&service(&json!({}))), None, &ParseContext::default()).unwrap();
+    let scene = Scene::chain([limit.clone(), statistics, plugin]);
+    scene.answers(CLUSTER, 200, &said("no JSON").to_string());
+    scene.hangs(CLUSTER);
+    let question = question();
+    let left = scene.post("/v1/chat/completions", &question);
+    let left = tokio::time::timeout(Duration::from_secs(1), left).await;
+    assert!(left.is_err() && scene.asked().len() == 2);
+    settled(&scene.record);
+    let log = scene.record.ai_log_text().unwrap();
+    assert!(
+        log.contains(r#"\"input_token\":10,\"model\":\"m\",\"output_token\":5"#),
+        "{log}"
+    );
+    let next = run(&limit, post("/v1/chat/completions", &[], "{}")).await;
+    assert_eq!(next.status, 429);
 }

@@ -47,7 +47,7 @@ impl Account {
         let placed = !record.unplaced.get();
         let mut turn = Turn::default();
         if placed {
-            turn.head(request.headers(), None);
+            turn.head(request.headers(), None, |name, value| record.hides(name, value));
         }
         let account = Rc::new(Self {
             estimable: answer_watch::is_estimable(request),

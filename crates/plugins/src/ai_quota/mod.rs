@@ -20,7 +20,7 @@ use tollgate_body::{Request, Response};
 use tollgate_plugin::{Exchange, Next, Plugin};
 use tollgate_store::Settlement;
 
-use crate::limits::charge;
+use crate::limits::charge::Charge;
 use crate::limits::source::consumer;
 use crate::local_reply;
 use crate::table::ParseContext;
@@ -88,13 +88,14 @@ impl AiQuota {
                 return Ok(denied(exchange, StatusCode::FORBIDDEN, "ai-quota.noquota", text));
             }
         }
-        let mut response = next.run(exchange, request).await?;
         let store = store.clone();
-        charge::at_the_end(&exchange.record.clone(), &mut response, move |amount| {
+        let charge = Charge::at_the_end(&exchange.record, &request, move |_, amount| {
             if amount > 0 {
                 store.settle(Settlement::Spend { key, amount });
             }
         });
+        let mut response = next.run(exchange, request).await?;
+        charge.answered(&exchange.record, &mut response);
         Ok(response)
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tollgate_body::{Body, Request};
+use tollgate_observe::usage::Tokens;
 use tollgate_plugin::Plugin;
 
-use crate::testing::{Outcome, compiled, fault, get, post, run, run_with};
+use crate::testing::{Outcome, compiled, fault, get, post, run, run_left, run_with};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -158,5 +159,22 @@ async fn without_its_redis_nobody_chats_unless_the_config_says_so() {
     assert_eq!(
         fault("ai-quota", &json!({})),
         "admin_consumer: missing admin_consumer in config"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rounds_cost_though_the_client_left_between_them() {
+    let plugin = quota(json!({}));
+    admin(&plugin, "/refresh", "consumer=ann&quota=15").await;
+    let spent = Tokens {
+        input: 6,
+        output: 4,
+        total: 10,
+        ..Tokens::default()
+    };
+    run_left(&plugin, post(CHAT, &[("x-mse-consumer", "ann")], "{}"), spent).await;
+    assert_eq!(
+        admin(&plugin, "?consumer=ann", "").await.text,
+        r#"{"consumer":"ann","quota":5}"#
     );
 }

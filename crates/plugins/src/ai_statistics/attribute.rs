@@ -218,8 +218,9 @@ impl Attribute {
     }
 
     /// The value of the header that it names.
-    pub(super) fn in_headers(&self, headers: &HeaderMap) -> Value {
-        let value = self.header.as_ref().and_then(|name| header(headers, name));
+    pub(super) fn in_headers(&self, record: &Record, headers: &HeaderMap) -> Value {
+        let name = self.header.as_ref();
+        let value = name.and_then(|name| header(record, headers, name));
         value.map_or(Value::Null, Value::from)
     }
 
@@ -329,30 +330,13 @@ fn number(found: &PathValue<'_>) -> Option<Number> {
     plain.or_else(|| Number::from_f64(found.float()))
 }
 
-/// Headers whose values are credentials; they never reach log or span.
-const SECRET_HEADERS: [&str; 9] = [
-    "authorization",
-    "proxy-authorization",
-    "cookie",
-    "set-cookie",
-    "x-api-key",
-    "api-key",
-    "x-goog-api-key",
-    "x-hi-original-auth",
-    "x-auth-token",
-];
-
 /// A header's value; credentials are masked.
-pub(super) fn header<N>(headers: &HeaderMap, name: N) -> Option<String>
+pub(super) fn header<N>(record: &Record, headers: &HeaderMap, name: N) -> Option<String>
 where
     N: AsHeaderName + AsRef<str> + Copy,
 {
     let value = headers.get(name)?;
-    let name = name.as_ref();
-    if SECRET_HEADERS
-        .iter()
-        .any(|secret| name.eq_ignore_ascii_case(secret))
-    {
+    if record.hides(name.as_ref(), value) {
         return Some("***".to_owned());
     }
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tollgate_base::ConfigError;
+use tollgate_base::{ConfigError, headers};
 use tollgate_body::path::Path;
 use tollgate_llm::lenient::Fields;
 
@@ -102,7 +102,7 @@ impl Config {
                 _ => all_or(fields.texts("enable_path_suffixes")),
             },
             content_types: all_or(fields.texts("enable_content_types")),
-            session_header: Some(fields.text("session_id_header")).filter(|name| !name.is_empty()),
+            session_header: session_header(fields)?,
             first_generation,
         }))
     }
@@ -159,6 +159,18 @@ fn all_or(values: Vec<String>) -> Vec<String> {
         return Vec::new();
     }
     values
+}
+
+fn session_header(fields: Fields<'_>) -> Result<Option<String>, ConfigError> {
+    const FIELD: &str = "session_id_header";
+    let name = fields.text(FIELD);
+    if headers::is_credential(&name) {
+        return Err(ConfigError::new(
+            FIELD,
+            "carries credentials, which are never recorded",
+        ));
+    }
+    Ok(Some(name).filter(|name| !name.is_empty()))
 }
 
 fn value_limit(fields: Fields<'_>, preset: Preset) -> Result<usize, ConfigError> {

@@ -108,10 +108,14 @@ impl Observation {
 
     fn note_head(&self, record: &Record, headers: &HeaderMap) {
         for attribute in self.config.attributes_of(ValueSource::ResponseHeader) {
-            attribute.put(record, attribute.in_headers(headers), self.config.value_limit);
+            attribute.put(
+                record,
+                attribute.in_headers(record, headers),
+                self.config.value_limit,
+            );
         }
         spans(&self.config, record, SpanSource::ResponseHeader, |span| {
-            header(headers, span.value.as_str())
+            header(record, headers, span.value.as_str())
         });
     }
 

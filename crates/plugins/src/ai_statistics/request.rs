@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, UPGRADE};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body as _;
 use serde_json::Value;
 use tollgate_base::Error;
@@ -32,11 +32,12 @@ pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
     let api = api_route(route).map_or(Cow::Borrowed("-"), |api| api.to_owned().into());
     record.set_ai_log_text(Usual::Api, api);
     let own = config.session_header.as_deref();
-    if record.turn.borrow_mut().head(headers, own) {
+    let hides = |name: &str, value: &HeaderValue| record.hides(name, value);
+    if record.turn.borrow_mut().head(headers, own, hides) {
         let named = own
             .into_iter()
             .chain(SESSION_HEADERS)
-            .find_map(|name| header(headers, name).filter(|value| !value.is_empty()));
+            .find_map(|name| header(record, headers, name).filter(|value| !value.is_empty()));
         if let Some(session) = named {
             record.set_ai_log_text(Usual::SessionId, bounded(session));
         }
@@ -45,10 +46,10 @@ pub(super) fn head(config: &Config, exchange: &Exchange, request: &Request) {
         attribute.put(record, attribute.value.as_str().into(), config.value_limit);
     }
     for attribute in config.attributes_of(ValueSource::RequestHeader) {
-        attribute.put(record, attribute.in_headers(headers), config.value_limit);
+        attribute.put(record, attribute.in_headers(record, headers), config.value_limit);
     }
     spans(config, record, SpanSource::RequestHeader, |span| {
-        header(headers, span.value.as_str())
+        header(record, headers, span.value.as_str())
     });
     note_consumer(record, headers);
 }

@@ -12,6 +12,7 @@ use super::attribute::{Attribute, ValueSource};
 use super::config::{Config, SpanSource};
 use super::observation::{Answer, State};
 use super::request::{api_route, spans};
+use crate::token_usage::Reading;
 
 /// Settles one observed exchange.
 pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, state: &mut State) {
@@ -19,9 +20,18 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
         property(record, &span.value)
     });
     record.set_span_tag("gen_ai.span.kind", "LLM");
-    let Some(answer) = &mut state.answer else { return };
-    let counts = answer.wanted && answer.watch.is_good && !config.without_usage;
-    if counts {
+    let took = milliseconds(ending.ended.saturating_duration_since(record.started));
+    let Some(answer) = &mut state.answer else {
+        // Nothing passed, but rounds of a plugin may have been over by then.
+        if !config.without_usage && record.usage.borrow().source.is_some() {
+            conclude(config, record, ending, None, took);
+        }
+        return;
+    };
+    let is_good = answer.watch.is_good;
+    // A plugin may answer with an error; what its rounds cost is spent.
+    let counts = answer.wanted && !config.without_usage && (is_good || record.usage.borrow().is_closed());
+    if counts && is_good {
         overrides(config, record, &mut record.usage.borrow_mut());
     }
     if state.estimable && answer.watch.lacks_usage(record) {
@@ -32,13 +42,17 @@ pub(super) fn settle(config: &Config, record: &Record, ending: &Ending<'_>, stat
     if !answer.wanted {
         return;
     }
-    let took = milliseconds(ending.ended.saturating_duration_since(record.started));
-    let mut usage = record.usage.borrow_mut();
-    note_answer(record, &usage, answer, took);
-    if !counts {
-        return;
+    note_answer(record, &record.usage.borrow(), answer, took);
+    if counts {
+        let reading = is_good.then_some(&mut answer.watch.reading);
+        conclude(config, record, ending, reading, took);
     }
-    note_usage(config, record, &usage, answer);
+}
+
+/// Notes and counts what is known. `reading`: of the model's answer, if it is one.
+fn conclude(config: &Config, record: &Record, ending: &Ending<'_>, reading: Option<&mut Reading>, took: u64) {
+    let mut usage = record.usage.borrow_mut();
+    note_usage(config, record, &usage, reading);
     first_generation(config, record, &usage, took);
     let is_known = usage.source.is_some() || usage.model.is_some();
     if !is_known || std::mem::replace(&mut usage.counted, true) {
@@ -131,11 +145,13 @@ fn whole(number: &Number) -> Option<u64> {
 }
 
 /// The usage as members of the log and tags of the span.
-fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &mut Answer) {
+fn note_usage(config: &Config, record: &Record, usage: &Usage, reading: Option<&mut Reading>) {
     let Some(source) = usage.source else { return };
+    let is_answer = reading.is_some();
+    let is_configured = |name| is_answer && is_configured(config, name);
     let tokens = usage.tokens;
     let model = usage.model_name().unwrap_or("unknown");
-    if !is_configured(config, "model") {
+    if !is_configured("model") {
         record.set_ai_log_text(Usual::Model, model.to_owned());
     }
     let counts = [
@@ -144,17 +160,19 @@ fn note_usage(config: &Config, record: &Record, usage: &Usage, answer: &mut Answ
         (Usual::TotalToken, tokens.total),
     ];
     for (name, count) in counts {
-        if !is_configured(config, name.name()) {
+        if !is_configured(name.name()) {
             record.set_ai_log_count(name, count);
         }
     }
-    let reading = &mut answer.watch.reading;
     let [of_input, of_output] = DETAILS;
-    for (name, details) in [
-        (of_input, &mut reading.input_details),
-        (of_output, &mut reading.output_details),
-    ] {
-        let is_own = |_: &_| !is_configured(config, name.name());
+    let details = reading.map(|reading| {
+        [
+            (of_input, &mut reading.input_details),
+            (of_output, &mut reading.output_details),
+        ]
+    });
+    for (name, details) in details.into_iter().flatten() {
+        let is_own = |_: &_| !is_configured(name.name());
         if let Some(counts) = details.take_counts().filter(is_own) {
             record.set_ai_log_counts(name, counts);
         }
@@ -236,7 +254,7 @@ fn property(record: &Record, name: &str) -> Option<String> {
         "request.id" => record.request_id.to_str().ok()?.to_owned(),
         "request.method" => original.method.as_str().to_owned(),
         "request.host" => original.authority.as_ref().to_owned(),
-        "request.path" => original.path.as_str().to_owned(),
+        "request.path" => record.path_to_show(),
         "request.url_path" => original.path.path().to_owned(),
         "response.code" => record.status.get().to_string(),
         "response.code_details" => record.details.borrow().clone().into_owned(),

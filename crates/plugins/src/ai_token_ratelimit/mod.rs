@@ -19,7 +19,7 @@ use tollgate_plugin::{Exchange, Next, Plugin};
 use tollgate_store::{Count, Failure, Reservation, Settlement};
 
 use crate::limits::backing::{self, Backing};
-use crate::limits::charge::{self, Admission, Estimates, Reserved, seconds};
+use crate::limits::charge::{self, Admission, Charge, Estimates, Reserved, seconds};
 use crate::limits::rules::{self, Hit, Rules, Wording};
 use crate::limits::source::consumer;
 use crate::limits::{Rejection, set_number};
@@ -86,16 +86,16 @@ impl Plugin for AiTokenRatelimit {
             Ok(Verdict::Refused(count)) => Ok(self.refuse(exchange, &request, count)),
             Ok(Verdict::Admitted) => self.charge_later(exchange, request, next, hit).await,
             Ok(Verdict::Reserved(reserved)) => {
-                let mut response = next.run(exchange, request).await?;
                 let estimates = self.estimates.clone();
-                let record = exchange.record.clone();
-                charge::at_the_end(&record, &mut response, move |tokens| reserved.used(tokens));
-                record.on_settle(move |record, _| {
+                let charge = Charge::at_the_end(&exchange.record, &request, move |record, tokens| {
+                    reserved.used(tokens);
                     let usage = record.usage.borrow();
                     if usage.source.is_some() {
                         estimates.learn(usage.tokens.output);
                     }
                 });
+                let mut response = next.run(exchange, request).await?;
+                charge.answered(&exchange.record, &mut response);
                 Ok(response)
             }
             Err(failure) => match self.backing.refuse(exchange, REJECTED, &failure) {
@@ -137,9 +137,8 @@ impl AiTokenRatelimit {
         next: Next<'_>,
         hit: Hit,
     ) -> Result<Response, Error> {
-        let mut response = next.run(exchange, request).await?;
         let store = self.backing.store.clone();
-        charge::at_the_end(&exchange.record.clone(), &mut response, move |amount| {
+        let charge = Charge::at_the_end(&exchange.record, &request, move |_, amount| {
             if amount > 0 {
                 store.settle(Settlement::Charge {
                     key: hit.key.into(),
@@ -149,6 +148,8 @@ impl AiTokenRatelimit {
                 });
             }
         });
+        let mut response = next.run(exchange, request).await?;
+        charge.answered(&exchange.record, &mut response);
         Ok(response)
     }
 

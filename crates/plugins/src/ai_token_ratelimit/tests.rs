@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tollgate_body::{Body, Request, Response};
+use tollgate_observe::usage::{Source, Tokens};
 use tollgate_plugin::Plugin;
 
-use crate::testing::{Outcome, compiled, fault, get, post, run, run_with};
+use crate::testing::{Outcome, compiled, fault, get, post, run, run_left, run_with};
 
 fn limit(tokens: u64, more: Value) -> Arc<dyn Plugin> {
     let mut config = json!({"rule_name": "r", "global_threshold": {"token_per_minute": tokens}});
@@ -191,4 +192,48 @@ async fn no_body_reserves_nothing_and_a_wrong_admission_is_told() {
         fault("ai-token-ratelimit", &config),
         "tollgate.dev/admission: must be check or reserve"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn rounds_cost_though_the_client_left_between_them() {
+    let body = r#"{"max_tokens":1}"#;
+    let spent = Tokens {
+        input: 60,
+        output: 40,
+        total: 100,
+        ..Tokens::default()
+    };
+    for admission in ["check", "reserve"] {
+        let plugin = limit(50, json!({RESERVE: admission}));
+        let request = || post("/v1/chat/completions", &[], body);
+        run_left(&plugin, request(), spent).await;
+        assert_eq!(run(&plugin, request()).await.status, 429, "{admission}");
+        // What was reserved goes back where nothing was spent.
+        let plugin = limit(50, json!({RESERVE: admission, "rule_name": "none"}));
+        run_left(
+            &plugin,
+            post("/v1/chat/completions", &[], r#"{"max_tokens":45}"#),
+            Tokens::default(),
+        )
+        .await;
+        assert_eq!(run(&plugin, request()).await.status, 200, "{admission}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_model_answered_is_not_estimated() {
+    let plugin = limit(1, json!({}));
+    for (request, source) in [
+        (get("/api/items", &[]), None),
+        (post("/api/items", &[], "{}"), None),
+        (post("/v1/chat/completions", &[], "{}"), Some(Source::Estimated)),
+    ] {
+        let items = |_: &Request| answer(JSON, r#"{"content":"abcdefgh"}"#);
+        let outcome = run_with(&plugin, request, &items).await;
+        assert_eq!(
+            (outcome.status, outcome.record.usage.borrow().source),
+            (200, source)
+        );
+    }
+    assert_eq!(run(&plugin, get("/api/items", &[])).await.status, 429);
 }

@@ -9,6 +9,24 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use memchr::{memchr, memchr2};
 
+/// What kind of event of the Responses API this is: its `type`, however the JSON is spaced; `None` for any other event.
+fn kind_of_responses(data: &[u8]) -> Option<&[u8]> {
+    static RESPONSES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"response."));
+    let is_kind = |before: &[u8]| {
+        let name = before.trim_ascii_end().strip_suffix(b":");
+        name.is_some_and(|name| name.trim_ascii_end().ends_with(b"\"type\""))
+    };
+    let mut from = 0;
+    loop {
+        let (before, string) = data.split_at(from + RESPONSES.find(data.get(from..)?)?);
+        let inside = string.get(1..)?;
+        if is_kind(before) {
+            return inside.get(..string_length(inside));
+        }
+        from = before.len() + 1;
+    }
+}
+
 /// Whether this is a key of strings that a model reads or writes, in any dialect.
 fn is_text_key(key: &[u8]) -> bool {
     matches!(
@@ -55,13 +73,8 @@ impl Weight {
     /// The text of one stream event's data, and where it lies if it is one string. OpenAI's Responses API repeats at
     /// the end what it has sent in deltas: only the deltas count.
     pub(crate) fn of_event(data: &[u8]) -> (Self, Option<Range<usize>>) {
-        static RESPONSES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("\"type\":\"response."));
-        if let Some(at) = RESPONSES.find(data) {
-            let name = data.get(at + 8..).unwrap_or_default();
-            let name = name.get(..string_length(name)).unwrap_or_default();
-            if !name.ends_with(b".delta") {
-                return Default::default();
-            }
+        if kind_of_responses(data).is_some_and(|kind| !kind.ends_with(b".delta")) {
+            return Default::default();
         }
         Self::with_place(data)
     }
@@ -200,6 +213,17 @@ mod tests {
         assert_eq!(weight.tokens(), 1);
         assert_eq!(&delta[place.unwrap()], "abcd");
         assert!(Weight::of_event(done.as_bytes()).0.is_empty());
+        let spaced = r#"{"type" : "response.output_text.done", "text": "abcd"}"#;
+        assert!(Weight::of_event(spaced.as_bytes()).0.is_empty());
+        let spaced = r#"{"type": "response.output_text.delta", "delta": "abcd"}"#;
+        assert_eq!(Weight::of_event(spaced.as_bytes()).0.tokens(), 1);
+        // Neither a text nor another member is an event's kind.
+        for chat in [
+            r#"{"delta":{"content":"response.a"}}"#,
+            r#"{"delta":{"content":"\"type\":\"response.a"}}"#,
+        ] {
+            assert!(!Weight::of_event(chat.as_bytes()).0.is_empty(), "{chat}");
+        }
         let two = r#"{"delta":{"content":"a","reasoning_content":"b"}}"#;
         assert_eq!(Weight::of_event(two.as_bytes()).1, None);
     }

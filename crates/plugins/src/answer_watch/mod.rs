@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tollgate_base::clock;
 use tollgate_body::coding::Unpacked;
 use tollgate_body::path::{Path, PathValue};
-use tollgate_body::{Body, Request, Response, SseDecoder};
+use tollgate_body::{Body, Look, Request, Response, SseDecoder, SseEvent};
 use tollgate_llm::Api;
 use tollgate_observe::Record;
 
@@ -274,7 +274,12 @@ pub(crate) fn observe(response: &mut Response, kind: Kind, observer: impl Observ
         *response.body_mut() = observe_plain(body, streamed, observer);
     } else if let Some(unpacked) = Unpacked::of(coding) {
         let body = response.body_mut().take();
-        *response.body_mut() = observe_compressed(body, streamed, observer, unpacked);
+        *response.body_mut() = body.observe(Packed {
+            unpacked,
+            streamed,
+            decoder: streamed.then(SseDecoder::new),
+            observer,
+        });
     }
 }
 
@@ -290,31 +295,62 @@ fn observe_plain(body: Body, streamed: bool, observer: impl Observer + 'static) 
     body.observe_data(move |data| observer.frame(data))
 }
 
-fn observe_compressed(
-    body: Body,
+/// Shows what comes out of a compressed answer.
+struct Packed<O> {
+    unpacked: Unpacked,
     streamed: bool,
-    observer: impl Observer + 'static,
-    mut unpacked: Unpacked,
-) -> Body {
-    let mut decoder = SseDecoder::new();
-    body.observe_data(move |data| {
+    /// `None` once there is nothing more to see of a stream.
+    decoder: Option<SseDecoder>,
+    observer: O,
+}
+
+impl<O: Observer> Look for Packed<O> {
+    fn data(&mut self, data: &Bytes) {
+        let Self {
+            unpacked,
+            streamed,
+            decoder,
+            observer,
+        } = self;
         unpacked.frame(data, |plain| {
-            if !streamed {
+            if !*streamed {
                 observer.frame(&plain);
                 return;
             }
-            for event in decoder.push(plain).flatten() {
-                if let Some(data) = event.data_slice() {
-                    observer.event(&data);
+            let Some(open) = decoder else { return };
+            let mut is_over = false;
+            for event in open.push(plain) {
+                match event {
+                    Ok(event) => show(&event, observer),
+                    Err(_) => is_over = true,
                 }
             }
+            if is_over {
+                *decoder = None;
+            }
         });
-    })
+    }
+
+    fn end(&mut self) {
+        // Where unpacking stopped half-way, so did the event.
+        if self.unpacked.is_readable()
+            && let Some(mut decoder) = self.decoder.take()
+            && let Some(last) = decoder.finish()
+        {
+            show(&last, &self.observer);
+        }
+    }
+}
+
+fn show(event: &SseEvent, observer: &impl Observer) {
+    if let Some(data) = event.data_slice() {
+        observer.event(&data);
+    }
 }
 
 /// Whether the tokens of the answer to `request` may be estimated.
 pub(crate) fn is_estimable(request: &Request) -> bool {
-    request.method() == Method::POST && Api::of_path(request.uri().path()).is_some_and(spends_tokens)
+    request.method() == Method::POST && Api::alike(request.uri().path()).is_some_and(spends_tokens)
 }
 
 /// Whether the configuration asks for counts where the vendor tells none.

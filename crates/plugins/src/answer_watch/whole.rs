@@ -8,12 +8,17 @@ const WHOLE_LIMIT: usize = 16 * 1024 * 1024;
 /// Bytes kept of either end of a longer one; usage stands near the end.
 const END_LIMIT: usize = 64 * 1024;
 
+/// Frames that are shorter than this are put together: each by itself would cost more than it holds.
+const SMALL: usize = 4096;
+
 /// What is kept.
 #[derive(Debug)]
 pub(crate) struct Whole {
     /// Bytes that are kept of an answer as a whole.
     limit: usize,
     frames: Vec<Bytes>,
+    /// Small ones behind those.
+    gathered: Vec<u8>,
     length: usize,
     /// The last bytes of an answer that is too long.
     tail: Option<Vec<u8>>,
@@ -30,6 +35,7 @@ impl Whole {
         Self {
             limit,
             frames: Vec::new(),
+            gathered: Vec::new(),
             length: 0,
             tail: None,
         }
@@ -41,10 +47,11 @@ impl Whole {
             keep_end(tail, data);
             return;
         }
-        self.frames.push(data.clone());
+        self.keep(data);
         if self.length <= self.limit {
             return;
         }
+        self.close();
         let mut tail = Vec::with_capacity(2 * END_LIMIT);
         for frame in &self.frames {
             keep_end(&mut tail, frame);
@@ -54,8 +61,28 @@ impl Whole {
         self.tail = Some(tail);
     }
 
+    fn keep(&mut self, data: &Bytes) {
+        // The only one of most answers stays where it lies.
+        let is_first = self.frames.is_empty() && self.gathered.is_empty();
+        if self.gathered.len() + data.len() > SMALL {
+            self.close();
+        }
+        match is_first || data.len() >= SMALL {
+            true => self.frames.push(data.clone()),
+            false => self.gathered.extend_from_slice(data),
+        }
+    }
+
+    /// What is gathered becomes a frame.
+    fn close(&mut self) {
+        if !self.gathered.is_empty() {
+            self.frames.push(std::mem::take(&mut self.gathered).into());
+        }
+    }
+
     /// The answer, or its beginning.
-    pub(crate) fn text(&self) -> Bytes {
+    pub(crate) fn text(&mut self) -> Bytes {
+        self.close();
         match self.frames.as_slice() {
             [only] => only.clone(),
             frames => joined(frames, self.limit.max(END_LIMIT)),
@@ -120,6 +147,25 @@ mod tests {
         whole.push(&Bytes::from_static(b"\"usage\":{\"total_tokens\":5}}"));
         assert_eq!(whole.text().len(), END_LIMIT);
         assert_eq!(whole.usage_at_end().unwrap(), b"{\"usage\":{\"total_tokens\":5}}");
+    }
+
+    #[test]
+    fn small_frames_cost_no_more_than_their_bytes() {
+        let mut whole = Whole::default();
+        for _ in 0..100_000 {
+            whole.push(&Bytes::from_static(b"x"));
+        }
+        assert!(
+            whole.frames.len() <= 100_000 / SMALL + 1,
+            "{}",
+            whole.frames.len()
+        );
+        assert_eq!(whole.text(), vec![b'x'; 100_000]);
+        let large = Bytes::from(vec![b'y'; SMALL]);
+        whole.push(&large);
+        whole.push(&Bytes::from_static(b"z"));
+        assert_eq!(whole.text().len(), 100_001 + SMALL);
+        assert!(whole.text().ends_with(b"yz"));
     }
 
     #[test]

@@ -26,49 +26,82 @@ const BODY_LIMIT_NAME: &str = "admission body limit";
 /// Answer tokens that are taken to come until the config's first answer has.
 const FIRST_GUESS: u64 = 1024;
 
-/// Has `spend` told the tokens of this exchange at its end: input and output, as Higress charges them. Call it with
-/// the answer; without usage it is told 0.
-pub(crate) fn at_the_end(record: &Rc<Record>, response: &mut Response, spend: impl FnOnce(u64) + 'static) {
-    let passing = watch(record, response);
-    // Behind those of the plugins further in: what they note at the end is there.
-    record.on_settle(move |record, _| {
-        if let Some(passing) = passing {
-            let mut watch = passing.0.borrow_mut();
-            drop(watch.finish(record));
+/// Bytes of a plain answer that are kept to be read; of a longer one its two ends.
+const KEPT: usize = 1024 * 1024;
+
+/// The charge for an exchange under way.
+pub(crate) struct Charge(Rc<Account>);
+
+impl Charge {
+    /// Has `spend` told the tokens of this exchange at its end: input and output, as Higress charges them; without usage
+    /// 0. Call it before the rest of the chain runs: a client that leaves there has had rounds that cost.
+    pub(crate) fn at_the_end(
+        record: &Rc<Record>,
+        request: &Request,
+        spend: impl FnOnce(&Record, u64) + 'static,
+    ) -> Self {
+        let account = Rc::new(Account {
+            estimable: answer_watch::is_estimable(request),
+            watch: RefCell::default(),
+            record: Rc::downgrade(record),
+        });
+        let settled = account.clone();
+        record.on_settle_last(move |record, _| {
+            settled.settle(record);
+            let usage = record.usage.borrow();
+            let tokens = usage
+                .source
+                .map_or(0, |_| usage.tokens.input.saturating_add(usage.tokens.output));
+            drop(usage);
+            spend(record, tokens);
+        });
+        Self(account)
+    }
+
+    /// Reads the answer where nobody further in does.
+    pub(crate) fn answered(&self, record: &Record, response: &mut Response) {
+        if record.usage.borrow().answers > 0 || !response.status().is_success() {
+            return;
+        }
+        let watch = Watch::begin(record, response).keeping(KEPT);
+        let kind = watch.kind();
+        self.0.watch.replace(Some(Box::new(watch)));
+        answer_watch::observe(response, kind, self.0.clone());
+    }
+}
+
+/// What a charge knows.
+struct Account {
+    /// The request is one whose tokens may be estimated.
+    estimable: bool,
+    /// `None` where somebody further in reads the answer.
+    watch: RefCell<Option<Box<Watch>>>,
+    record: Weak<Record>,
+}
+
+impl Account {
+    fn settle(&self, record: &Record) {
+        let Some(mut watch) = self.watch.take() else {
+            return;
+        };
+        drop(watch.finish(record));
+        if self.estimable {
             watch.supply(record, &Prose::default());
         }
-        let usage = record.usage.borrow();
-        let tokens = usage
-            .source
-            .map_or(0, |_| usage.tokens.input.saturating_add(usage.tokens.output));
-        drop(usage);
-        spend(tokens);
-    });
-}
-
-/// Reads the answer where nobody further in does.
-fn watch(record: &Rc<Record>, response: &mut Response) -> Option<Rc<Passing>> {
-    if record.usage.borrow().answers > 0 || !response.status().is_success() {
-        return None;
     }
-    let watch = Watch::begin(record, response);
-    let kind = watch.kind();
-    let passing = Rc::new(Passing(RefCell::new(watch), Rc::downgrade(record)));
-    answer_watch::observe(response, kind, passing.clone());
-    Some(passing)
 }
 
-struct Passing(RefCell<Watch>, Weak<Record>);
-
-impl Observer for Rc<Passing> {
+impl Observer for Rc<Account> {
     fn event(&self, data: &[u8]) {
-        if let Some(record) = self.1.upgrade() {
-            self.0.borrow_mut().event(&record, data);
+        if let (Some(record), Some(watch)) = (self.record.upgrade(), &mut *self.watch.borrow_mut()) {
+            watch.event(&record, data);
         }
     }
 
     fn frame(&self, data: &Bytes) {
-        self.0.borrow_mut().frame(data);
+        if let Some(watch) = &mut *self.watch.borrow_mut() {
+            watch.frame(data);
+        }
     }
 }
 

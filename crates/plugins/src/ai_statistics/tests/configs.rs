@@ -26,6 +26,10 @@ fn wrong_configs_name_their_place() {
             json!({"value_length_limit": -1}),
             "value_length_limit: must be a number of bytes from 0 to 104857600",
         ),
+        (
+            json!({"session_id_header": "Authorization"}),
+            "session_id_header: carries credentials, which are never recorded",
+        ),
     ] {
         assert_eq!(parse(&config).err().as_deref(), Some(expected), "{config}");
     }

@@ -216,3 +216,104 @@ async fn compressed_answers_are_read_and_pass_compressed() {
         assert_eq!(left.received.concat(), compressed);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn rounds_count_though_no_answer_follows_them() {
+    for status in [0, 500] {
+        let from_answer = json!({"key": "model", "value_source": "response_body", "value": "model", "apply_to_log": status == 0});
+        let mut scene = Scene::chat(json!({"enable": true, "attributes": [from_answer]}));
+        (scene.spends, scene.status) = (Some((7, 3)), status);
+        let left = play(scene).await;
+        assert_eq!(counted(&left), (Some(Source::Provider), 7, 3), "{status}");
+        let log = left.ai_log();
+        assert_eq!(
+            (&log["model"], &log["total_token"]),
+            (&json!("m"), &json!(10)),
+            "{status}"
+        );
+        let plain = left
+            .families()
+            .into_iter()
+            .find(|line| line.starts_with("route_upstream_model_input_token{"));
+        assert!(plain.is_some_and(|line| line.ends_with(" 7")), "{status}");
+        assert_eq!(left.state("wasm.output_token").as_deref(), Some("3"), "{status}");
+        assert_eq!(
+            left.tag("gen_ai.usage.total_tokens").as_deref(),
+            Some("10"),
+            "{status}"
+        );
+    }
+    let mut scene = Scene::chat(json!({"disable_openai_usage": true}));
+    (scene.spends, scene.status) = (Some((7, 3)), 0);
+    assert_eq!(play(scene).await.families(), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn paths_of_vendors_own_are_estimated_too() {
+    for (path, source) in [
+        ("/api/v3/chat/completions", Some(Source::Estimated)),
+        ("/api/paas/v4/chat/completions", Some(Source::Estimated)),
+        (
+            "/openai/deployments/x/chat/completions?api-version=1",
+            Some(Source::Estimated),
+        ),
+        ("/openai/deployments/x/embeddings", Some(Source::Estimated)),
+        (
+            "/api/v1/services/aigc/text-generation/generation",
+            Some(Source::Estimated),
+        ),
+        (
+            "/api/v1/services/aigc/multimodal-generation/generation",
+            Some(Source::Estimated),
+        ),
+        ("/api/v3/responses", Some(Source::Estimated)),
+        ("/anthropic/messages", Some(Source::Estimated)),
+        ("/api/items", None),
+    ] {
+        let mut scene = Scene::chat(json!({}));
+        scene.path = path;
+        scene.answer = vec![say(r#"{"content":"abcd"}"#)];
+        assert_eq!(play(scene).await.record.usage.borrow().source, source, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_gemini_says_before_the_end_is_no_last_word() {
+    let chunk = |usage: &Value| {
+        data(&json!({"candidates": [{"content": {"parts": [{"text": "abcdefgh"}]}}], "usageMetadata": usage}))
+    };
+    let first = json!({"promptTokenCount": 9, "cachedContentTokenCount": 4, "totalTokenCount": 9});
+    let last = json!({"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 14});
+    for (answer, expected) in [
+        (
+            vec![chunk(&first), chunk(&first), Step::Cut],
+            (Source::Estimated, 9, 4, 13),
+        ),
+        (vec![chunk(&first), chunk(&last)], (Source::Provider, 9, 5, 14)),
+    ] {
+        let mut scene = Scene::stream(json!({}), answer);
+        scene.path = "/v1beta/models/gemini-2.5:streamGenerateContent";
+        let left = play(scene).await;
+        let (source, input, output) = counted(&left);
+        let total = left.record.usage.borrow().tokens.total;
+        assert_eq!((source.unwrap(), input, output, total), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_stream_may_end_without_its_blank_line() {
+    use flate2::{Compression, write::GzEncoder};
+    use std::io::Write as _;
+    let text =
+        "data: {\"model\":\"m\",\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":8,\"total_tokens\":13}}";
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(text.as_bytes()).unwrap();
+    let packed = encoder.finish().unwrap();
+    let mut scene = Scene::stream(json!({}), vec![Step::Bytes(packed.clone())]);
+    scene.response_headers = vec![("content-encoding", "gzip")];
+    assert_eq!(counted(&play(scene).await), (Some(Source::Provider), 5, 8));
+    // What is cut is not read as if it were whole.
+    let mut scene = Scene::stream(json!({}), vec![Step::Bytes(packed), Step::Cut]);
+    scene.response_headers = vec![("content-encoding", "gzip")];
+    assert_eq!(counted(&play(scene).await).0, Some(Source::Estimated));
+}

@@ -369,3 +369,42 @@ async fn other_dialects() {
         ]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn credentials_stay_out_whatever_their_header_is_called() {
+    let attribute = |name: &str| json!({"key": name, "value_source": "request_header", "value": name, "apply_to_log": true, "apply_to_span": true});
+    let names = [
+        "x-authorization",
+        "x-amz-security-token",
+        "x-mine",
+        "x-marked",
+        "x-other",
+    ];
+    let mut config = json!({
+        "session_id_header": "x-mine", "enable": true,
+        "tracing_span": [
+            {"key": "of_header", "value_source": "request_header", "value": "x-mine"},
+            {"key": "of_path", "value_source": "property", "value": "request.path"},
+        ],
+    });
+    config["attributes"] = names.iter().map(|name| attribute(name)).collect();
+    let mut scene = Scene::chat(config);
+    scene.path = "/v1/chat/completions?a=1&x-mine=s3cret";
+    scene.hidden = Some("x-mine");
+    scene.request_headers = names.iter().map(|name| (*name, "s3cret")).collect();
+    let left = play(scene).await;
+    let log = left.ai_log();
+    for name in names {
+        let shown = if name == "x-other" { "s3cret" } else { "***" };
+        assert_eq!(log[name], shown, "{name}");
+        assert_eq!(left.tag(name).as_deref(), Some(shown), "{name}");
+    }
+    assert_eq!(
+        (&log["session_id"], left.tag("of_header").as_deref()),
+        (&json!("***"), Some("***"))
+    );
+    assert_eq!(
+        left.tag("of_path").as_deref(),
+        Some("/v1/chat/completions?a=1&x-mine=***")
+    );
+}

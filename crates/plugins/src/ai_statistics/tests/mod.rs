@@ -21,6 +21,7 @@ use tollgate_base::{Error, clock};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::record::{Connection, Original};
 use tollgate_observe::settle::{Settlement, settle};
+use tollgate_observe::usage::{Source, Tokens};
 use tollgate_observe::{Format, Metrics, Record};
 use tollgate_plugin::{Candidate, Condition, Exchange, Host, Link, Next, Order, Origin, Phase, Plugin};
 
@@ -72,6 +73,10 @@ pub(super) struct Scene {
     pub(super) answer: Vec<Step>,
     /// Frames that the client takes before it goes; `None`: all.
     pub(super) takes: Option<usize>,
+    /// Tokens in and out that a plugin's rounds have cost before the vendor is asked; the answer is the plugin's then.
+    pub(super) spends: Option<(u64, u64)>,
+    /// A header and query parameter that some plugin takes keys from.
+    pub(super) hidden: Option<&'static str>,
 }
 
 impl Scene {
@@ -94,6 +99,8 @@ impl Scene {
                 .to_string(),
             )],
             takes: None,
+            spends: None,
+            hidden: None,
         }
     }
 
@@ -176,6 +183,19 @@ impl Host for Vendor<'_> {
         exchange.record.attempts.set(exchange.record.attempts.get() + 1);
         let mut body = request.into_body();
         *self.got.borrow_mut() = body.buffer("test", usize::MAX).await?;
+        if let Some((input, output)) = self.scene.spends {
+            let tokens = Tokens {
+                input,
+                output,
+                total: input + output,
+                ..Tokens::default()
+            };
+            let mut usage = exchange.record.usage.borrow_mut();
+            usage.spend(tokens, Source::Provider, Some("m".into()));
+            if self.scene.status != 0 {
+                usage.close();
+            }
+        }
         if self.scene.status == 0 {
             return Err(cut());
         }
@@ -266,6 +286,9 @@ pub(super) async fn play_with(scene: Scene, metrics: Arc<Metrics>, instances: us
     let record = Rc::new(record(&scene));
     record.route.replace(Some(scene.route.into()));
     record.cluster.replace(Some(CLUSTER.into()));
+    if let Some(name) = scene.hidden {
+        record.hide(&name.into());
+    }
     let mut exchange = Exchange::new(record.clone(), "gateway".into(), 1024);
     exchange.route = Some(scene.route.into());
     let mut request = http::Request::builder()
@@ -274,7 +297,10 @@ pub(super) async fn play_with(scene: Scene, metrics: Arc<Metrics>, instances: us
     for (name, value) in &scene.request_headers {
         request = request.header(*name, *value);
     }
-    let request = request.body(Body::bytes(scene.request.clone())).unwrap();
+    let mut request = request.body(Body::bytes(scene.request.clone())).unwrap();
+    if let Some(value) = request.headers_mut().get_mut("x-marked") {
+        value.set_sensitive(true);
+    }
     let vendor = Vendor {
         scene: &scene,
         got: RefCell::default(),
