@@ -160,11 +160,23 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "504 refused\n");
     }
 
+    /// Without a log line, and once more, which must do nothing.
+    fn settle_twice(record: &Record, metrics: &Metrics) {
+        let to = Settlement {
+            format: &Format::parse("x").unwrap(),
+            log: None,
+            metrics,
+            listener: &metrics.listener("a"),
+            prices: &Prices::default(),
+            books: &Books::default(),
+        };
+        settle(record, to);
+        settle(record, to);
+    }
+
     #[test]
     fn hooks_run_once_in_order_and_a_panic_stops_at_its_own() {
         let metrics = Metrics::new();
-        let listener = metrics.listener("a");
-        let format = Format::parse("x").unwrap();
         let record = record();
         record.on_settle(|record, _| record.set_ai_log("a", 1));
         record.on_settle(|_, _| panic!("on purpose"));
@@ -183,16 +195,7 @@ mod tests {
                 .usage
                 .add(&series, crate::metrics::UsageMetric::DurationCount, 1);
         });
-        let to = Settlement {
-            format: &format,
-            log: None,
-            metrics: &metrics,
-            listener: &listener,
-            prices: &Prices::default(),
-            books: &Books::default(),
-        };
-        settle(&record, to);
-        settle(&record, to);
+        settle_twice(&record, &metrics);
         let written = record.ai_log_text();
         assert_eq!(written.as_deref(), Some(r#"{\"a\":1,\"b\":\"x\"}"#));
         let mut text = String::new();
@@ -207,8 +210,6 @@ mod tests {
 
     #[test]
     fn who_charges_comes_last_and_the_innermost_of_them_first() {
-        let metrics = Metrics::new();
-        let (listener, format) = (metrics.listener("a"), Format::parse("x").unwrap());
         let record = record();
         let order = Rc::new(RefCell::new(Vec::new()));
         let note = |name: &'static str| {
@@ -219,16 +220,7 @@ mod tests {
         record.on_settle(note("a"));
         record.on_settle_last(note("inner"));
         record.on_settle(note("b"));
-        let to = Settlement {
-            format: &format,
-            log: None,
-            metrics: &metrics,
-            listener: &listener,
-            prices: &Prices::default(),
-            books: &Books::default(),
-        };
-        settle(&record, to);
-        settle(&record, to);
+        settle_twice(&record, &Metrics::new());
         assert_eq!(*order.borrow(), ["a", "b", "inner", "outer"]);
     }
 

@@ -13,9 +13,6 @@ use tollgate_plugin::Exchange;
 use crate::answer_watch::{self, Asked, Observer, Watch};
 use crate::token_usage;
 
-/// Bytes of a plain answer that are kept to be read; of a longer one its two ends.
-const KEPT: usize = 1024 * 1024;
-
 /// One exchange under observation.
 #[derive(Debug, Default)]
 pub(super) struct Account {
@@ -87,7 +84,7 @@ impl Account {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return;
         }
-        let watch = Watch::begin(record, response).keeping(KEPT);
+        let watch = Watch::begin(record, response).for_usage();
         let (streamed, kind) = (watch.streamed, watch.kind());
         let mut state = self.state.borrow_mut();
         state.answer = Some(watch);

@@ -33,6 +33,8 @@ use crate::token_usage::{self, Outline, Reading};
 
 /// Events that are searched for the answer's id and model.
 const NAMED_EVENTS: u32 = 8;
+/// Bytes of a plain answer that are kept to find its usage; of a longer one its two ends.
+const KEPT_FOR_USAGE: usize = 1024 * 1024;
 /// Longest name of a model, session or consumer that is kept.
 const NAME_LIMIT: usize = 256;
 
@@ -130,10 +132,10 @@ impl Watch {
         Kind { streamed, is_text }
     }
 
-    /// Keeps no more than so many bytes of an answer that is no stream: enough for whoever wants its usage alone.
-    pub(crate) fn keeping(self, limit: usize) -> Self {
+    /// For whoever wants an answer's usage alone: of one that is no stream no more is kept than that takes.
+    pub(crate) fn for_usage(self) -> Self {
         Self {
-            whole: Whole::with_limit(limit),
+            whole: Whole::with_limit(KEPT_FOR_USAGE),
             ..self
         }
     }

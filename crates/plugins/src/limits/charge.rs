@@ -26,9 +26,6 @@ const BODY_LIMIT_NAME: &str = "admission body limit";
 /// Answer tokens that are taken to come until the config's first answer has.
 const FIRST_GUESS: u64 = 1024;
 
-/// Bytes of a plain answer that are kept to be read; of a longer one its two ends.
-const KEPT: usize = 1024 * 1024;
-
 /// The charge for an exchange under way.
 pub(crate) struct Charge(Rc<Account>);
 
@@ -63,7 +60,7 @@ impl Charge {
         if record.usage.borrow().answers > 0 || !response.status().is_success() {
             return;
         }
-        let watch = Watch::begin(record, response).keeping(KEPT);
+        let watch = Watch::begin(record, response).for_usage();
         let kind = watch.kind();
         self.0.watch.replace(Some(Box::new(watch)));
         answer_watch::observe(response, kind, self.0.clone());

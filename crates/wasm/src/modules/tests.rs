@@ -43,6 +43,12 @@ fn spec(name: &str, path: &Path) -> Spec {
     }
 }
 
+fn spec_at(url: String) -> Spec {
+    let mut spec = spec("a", Path::new(""));
+    spec.source.url = url;
+    spec
+}
+
 /// Number, code and tier of what is in force, after a configuration that names these.
 fn publish(modules: &Modules, specs: &[Spec]) -> Vec<Option<(u64, u64, Tier)>> {
     modules.begin();
@@ -202,9 +208,7 @@ fn what_could_not_be_fetched_is_asked_for_again() {
         ])
         .await;
         let modules = modules(None);
-        let mut wanted = spec("a", Path::new(""));
-        wanted.source.url = url;
-        let specs = [wanted];
+        let specs = [spec_at(url)];
         publish(&modules, &specs);
         modules.settled().await;
         assert_eq!(publish(&modules, &specs), [None]);
@@ -233,9 +237,7 @@ fn a_module_that_cannot_run_is_not_fetched_again() {
         let broken = b"\0asm\x01\0\0\0 and no more".to_vec();
         let (url, asked) = serve(vec![answer("200 OK", &broken), answer("200 OK", &broken)]).await;
         let modules = modules(None);
-        let mut wanted = spec("a", Path::new(""));
-        wanted.source.url = url;
-        let specs = [wanted];
+        let specs = [spec_at(url)];
         publish(&modules, &specs);
         modules.settled().await;
         assert!(modules.find(specs[0].clone()).fault.is_some());
