@@ -24,7 +24,7 @@ PHASES = {
     'paced': ('paced', ['--conns', '200', '--stream', '--ramp-ms', '2000'], 2.5),
     'hold': ('hold', ['--conns', str(harness.most_streams()), '--stream', '--ramp-ms', '5000'], 7),
 }
-USUAL_GATEWAYS = 'direct,hyper-stream,hyper-json,envoy,tollgate,tollgate-bare,tollgate-told,tollgate-access,tollgate-wasm'
+USUAL_GATEWAYS = 'direct,hyper-stream,hyper-json,envoy,tollgate,tollgate-bare,tollgate-told,tollgate-access,tollgate-wasm,envoy-wasm'
 USUAL_PHASES = 'max,r300,paced,hold'
 
 

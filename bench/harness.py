@@ -14,10 +14,13 @@ import tempfile
 import time
 import urllib.request
 
+import plain_abi
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(HERE)
 TOOLS = os.path.join(HERE, 'target', 'release')
 RESULTS = os.path.join(HERE, 'results')
+MODULES = os.path.join(ROOT, '.cache', 'wasm')
 PROFILE = os.environ.get('PROFILE', 'release')
 TICKS = os.sysconf('SC_CLK_TCK')
 PAGE = os.sysconf('SC_PAGE_SIZE')
@@ -108,8 +111,8 @@ class Gateway:
             yield None, 0.0, None
             return
         with tempfile.TemporaryDirectory(prefix='bench-', dir=MEMORY) as folder:
-            self.prepare(folder)
             os.makedirs(RESULTS, exist_ok=True)
+            self.prepare(folder)
             log_name = os.path.join(RESULTS, f'{self.name}.log')
             environment = {key[4:]: value for key, value in self.options.items() if key.startswith('env.')}
             with open(log_name, 'w') as log:
@@ -146,7 +149,11 @@ class Gateway:
                 json.dump({
                     'apiVersion': 'extensions.higress.io/v1alpha1', 'kind': 'WasmPlugin',
                     'metadata': {'name': 'module', 'namespace': 'higress-system'},
-                    'spec': {'url': 'file://' + os.path.join(ROOT, '.cache', 'wasm', module), 'defaultConfig': {}}}, file)
+                    'spec': {'url': 'file://' + os.path.join(MODULES, module), 'defaultConfig': {}}}, file)
+        for module in self.values('plain_module', ','):
+            with open(os.path.join(MODULES, module), 'rb') as file, \
+                    open(os.path.join(RESULTS, f'{self.name}.wasm'), 'wb') as made:
+                made.write(plain_abi.plain(file.read()))
 
     def wait_until_said(self, process, log_name):
         """Until its log holds what `said=` names: what is measured before that is another program."""

@@ -18,7 +18,8 @@ def run(number, own_cpu=30.0):
     return [gateway('direct', 0, 100.0), gateway('hyper-stream', 20.0, 150.0), gateway('hyper-json', 25.0, 160.0),
             gateway('envoy', 50.0, 200.0), gateway('tollgate', own_cpu, 180.0),
             gateway('tollgate-bare', 30.0, 180.0), gateway('tollgate-told', 33.0, 180.0),
-            gateway('tollgate-access', own_cpu * 1.1, 180.0), gateway('tollgate-wasm', own_cpu * 1.15, 180.0)]
+            gateway('tollgate-access', own_cpu * 1.1, 180.0), gateway('tollgate-wasm', own_cpu * 1.15, 180.0),
+            gateway('envoy-wasm', 60.0, 180.0)]
 
 
 class Judgement(unittest.TestCase):
@@ -37,6 +38,7 @@ class Judgement(unittest.TestCase):
         self.assertEqual(self.judged['told_request'], 1.1)
         self.assertAlmostEqual(self.judged['access_request'], 1.1)
         self.assertAlmostEqual(self.judged['module_request'], 1.15)
+        self.assertAlmostEqual(self.judged['module_added'], 0.45)
         self.assertEqual(self.judged['ready_ms'], 20)
         self.assertEqual(self.judged['binary_mb'], 20)
 
