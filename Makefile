@@ -27,6 +27,7 @@ check: ## formatting, the project's own checks, clippy
 	@scripts/setup build
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path bench/Cargo.toml --all --check
+	$(CARGO) fmt --manifest-path tests/wasm/suite/rust/Cargo.toml --all --check
 	$(CARGO) xtask check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- --deny warnings
 
