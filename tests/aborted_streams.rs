@@ -1,5 +1,5 @@
 //! Ten thousand streams, each ended at a random byte by client or vendor, or not at all: what the log, the counters, the
-//! ledger and the vendor say of their tokens is the same, to the token.
+//! ledger, a quota in Redis and the vendor say of their tokens is the same, to the token.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -8,13 +8,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use http::HeaderValue;
 use serde_json::{Value, json};
+use tollgate_base::clock;
 use tollgate_mock_llm::Options;
 use tollgate_testkit::client::{self, send};
+use tollgate_testkit::redis::Redis;
 
 use crate::support::{
-    BINARY, CHAT, CHAT_STREAM, Scene, Sight, ai_proxy, bridge, counted, documents, gateway, ingress, mock,
-    ordered, wasm_plugin,
+    BINARY, CHAT, CHAT_STREAM, PATIENCE, Scene, Sight, ai_proxy, bridge, counted, documents, gateway,
+    ingress, mock, ordered, wasm_plugin,
 };
 
 const STREAMS: usize = 10_000;
@@ -35,6 +38,34 @@ data:
     accessLogFormat: |
       {"id":"%REQ(X-REQUEST-ID)%","ai_log":"%FILTER_STATE(wasm.ai_log:PLAIN)%","input":"%FILTER_STATE(wasm.input_token:PLAIN)%","output":"%FILTER_STATE(wasm.output_token:PLAIN)%","termination":"%TOLLGATE(termination)%"}
 "#;
+
+/// The consumer, as key-auth and ai-quota want it.
+const KEYS: &str = "  defaultConfig:\n    consumers: [{ name: ann, credential: key-ann }]\n    keys: [apikey]\n    in_header: true\n  \
+    matchRules:\n  - ingress: [api]\n    config: { allow: [ann] }\n";
+const QUOTA: &str = "  defaultConfig: { admin_consumer: admin, redis: { service_name: redis.static } }\n";
+/// Its quota at the beginning: more than all streams cost.
+const GIVEN: u64 = 1_000_000_000;
+
+/// Tokens that the quota has lost.
+fn spent(redis: &Redis) -> u64 {
+    let answer = redis.ask("GET chat_quota:ann").unwrap();
+    let left = answer
+        .lines()
+        .nth(1)
+        .and_then(|number| number.parse::<u64>().ok());
+    GIVEN - left.unwrap_or_else(|| panic!("{answer}"))
+}
+
+/// The same once it is as much as expected: nobody waits for a charge.
+fn spent_at_last(redis: &Redis, expected: u64) -> u64 {
+    let deadline = clock::now() + PATIENCE;
+    loop {
+        let now = spent(redis);
+        if now == expected || clock::now() > deadline {
+            return now;
+        }
+    }
+}
 
 /// A fixed sequence of numbers that look random.
 struct Numbers(u64);
@@ -81,7 +112,9 @@ impl Fate {
     }
 
     async fn meet(self, address: SocketAddr) -> (String, u64) {
-        let (request, id) = ordered(&self.fault, CHAT_STREAM);
+        let (mut request, id) = ordered(&self.fault, CHAT_STREAM);
+        let key = HeaderValue::from_static("key-ann");
+        request.headers_mut().insert("apikey", key);
         let mut opening = client::open(address, request).await.unwrap();
         let mut read = 0;
         while self.leaves_after.is_none_or(|limit| read < limit) {
@@ -183,16 +216,18 @@ fn ledger(data: &Path) -> BTreeMap<String, Told> {
     rows.into_iter().map(told).collect()
 }
 
-fn scene(data: &Path) -> Scene {
+fn scene(data: &Path, redis: &Redis) -> Scene {
     let mock = mock(Options {
         pace: Duration::from_micros(200),
         ..Options::default()
     });
     let text = documents(&[
-        bridge(&[("mock", mock.addr())]),
+        bridge(&[("mock", mock.addr()), ("redis", redis.address)]),
         ingress("api", "/", "mock.static", &[]),
         ai_proxy("api", "{ type: openai, apiTokens: [sk-gateway] }"),
         wasm_plugin("ai-statistics", "  defaultConfig: { enable: true }\n"),
+        wasm_plugin("key-auth", KEYS).replace("UNSPECIFIED_PHASE", "AUTHN"),
+        wasm_plugin("ai-quota", QUOTA).replace("priority: 100", "priority: 750"),
         LOG.to_owned(),
     ]);
     Scene {
@@ -218,9 +253,11 @@ async fn told(scene: &Scene) -> BTreeMap<u64, Value> {
 }
 
 #[tokio::test]
-async fn log_counters_ledger_and_vendor_agree_to_the_token_however_streams_end() {
+async fn log_counters_ledger_quota_and_vendor_agree_to_the_token_however_streams_end() {
     let data = tempfile::tempdir().unwrap();
-    let scene = scene(data.path());
+    let redis = Redis::start(&[]).unwrap();
+    redis.ask(&format!("SET chat_quota:ann {GIVEN}")).unwrap();
+    let scene = scene(data.path(), &redis);
     let told = told(&scene).await;
     let mut numbers = Numbers(4);
     let fates: Vec<Fate> = (0..STREAMS).map(|_| Fate::of(&mut numbers)).collect();
@@ -256,8 +293,11 @@ async fn log_counters_ledger_and_vendor_agree_to_the_token_however_streams_end()
     }
     let settled = counted(&page, "tollgate_requests_total", "");
     assert_eq!(settled, STREAMS as u64);
+    let cost = logged.total("input") + logged.total("output");
+    assert_eq!(spent_at_last(&redis, cost), cost, "charged to the quota");
     scene.gateway.signal("TERM").unwrap();
     assert!(scene.gateway.wait().unwrap().success());
+    assert_eq!(spent(&redis), cost, "nothing is charged twice");
     let ledger = ledger(data.path());
     for (id, told) in &logged.requests {
         assert_eq!(ledger.get(id), Some(told), "{id}");

@@ -1,9 +1,12 @@
 //! The usage ledger through the binary: exactly one row a request, however it ends, and a disk that does as it likes.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
+use tollgate_base::clock::{self, Instant};
 use tollgate_testkit::client::{get, open, post_json, send};
 use tollgate_testkit::process::Gateway;
 
@@ -242,6 +245,63 @@ async fn a_killed_gateway_leaves_a_ledger_that_goes_on() {
     let rows = rows_at_end(second.gateway, data);
     assert_eq!(rows.len(), left + 1);
     assert_eq!(json(data, &["--by", "day"])[0]["requests"], left + 1);
+}
+
+/// Chats one after the other for so long: the id of each, and when its answer was there.
+async fn chats(gateway: &Gateway, length: Duration) -> Vec<(String, Instant)> {
+    let began = clock::now();
+    let mut finished = Vec::new();
+    while began.elapsed() < length {
+        let (request, id) = ordered("", CHAT);
+        assert_eq!(send(gateway.http, request).await.unwrap().status, 200);
+        finished.push((id, clock::now()));
+    }
+    finished
+}
+
+/// What SQLite itself says of the file.
+fn integrity(data: &Path) -> String {
+    let file = rusqlite::Connection::open(data.join("usage.db")).unwrap();
+    file.query_row("PRAGMA integrity_check", [], |row| row.get(0))
+        .unwrap()
+}
+
+#[tokio::test]
+async fn a_killed_gateway_has_written_all_but_its_last_second_and_broken_nothing() {
+    const MAY_BE_LOST: Duration = Duration::from_secs(1);
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path();
+    let (mut finished, mut safe) = (HashSet::new(), HashSet::new());
+    // Rows are gathered for a moment before they are written: each time it is killed at another one.
+    for length in [1_450, 1_600, 1_850] {
+        let scene = priced(data, &[]);
+        let told = chats(&scene.gateway, Duration::from_millis(length)).await;
+        let killed = clock::now();
+        scene.gateway.signal("KILL").unwrap();
+        scene.gateway.wait().unwrap();
+        let before = safe.len();
+        for (id, at) in told {
+            if at + MAY_BE_LOST < killed {
+                safe.insert(id.clone());
+            }
+            finished.insert(id);
+        }
+        assert!(safe.len() > before, "none was old enough");
+        assert_eq!(integrity(data), "ok");
+        let rows = json(data, &["--rows"]);
+        let ids: HashSet<String> = rows
+            .iter()
+            .map(|row| row["request_id"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(ids.len(), rows.len(), "none is there twice");
+        let lost: Vec<_> = safe.difference(&ids).collect();
+        assert!(
+            lost.is_empty(),
+            "of {} that were over for a second these are lost: {lost:?}",
+            safe.len()
+        );
+        assert!(ids.is_subset(&finished), "none is there that was not over");
+    }
 }
 
 #[tokio::test]

@@ -158,6 +158,50 @@ async fn opentelemetry_over_grpc_and_over_http() {
 }
 
 #[tokio::test]
+async fn attributes_of_ai_statistics_are_tags_by_the_names_that_they_were_given() {
+    let (vendor, collector) = (mock(Options::default()), Collector::start());
+    let attributes = "  defaultConfig:\n    attributes:\n    \
+        - { key: asked, value_source: request_body, value: messages.-1.content, apply_to_span: true, trace_span_key: app.question }\n    \
+        - { key: said, value_source: response_streaming_body, value: choices.0.delta.content, rule: append, apply_to_span: true }\n    \
+        - { key: kept_out, value_source: fixed_value, value: x, apply_to_log: true, trace_span_key: app.kept_out }\n    \
+        - { key: credential, value_source: request_header, value: x-api-key, apply_to_span: true, trace_span_key: app.credential }\n";
+    let text = documents(&[
+        bridge(&[("mock", vendor.addr()), ("collector", collector.grpc)]),
+        ingress("api", "/", "mock.static", &[]),
+        ai_proxy("api", OPENAI),
+        wasm_plugin("ai-statistics", attributes).replace("priority: 100", "priority: 200"),
+        tracing("opentelemetry", ""),
+    ]);
+    let gateway = start(&text);
+    let (answer, id) = chat(&gateway, "", CHAT_STREAM, &[("x-api-key", "sk-of-the-client")]).await;
+    let pieces = answer.events().into_iter().filter_map(|event| {
+        let event: Value = serde_json::from_str(&event).ok()?;
+        event["choices"][0]["delta"]["content"]
+            .as_str()
+            .map(str::to_owned)
+    });
+    let said: String = pieces.collect();
+    let spans = collector.trace_of(&id, 2);
+    let entry = entry(&spans);
+    for (name, value) in [
+        ("app.question", "Who are you?"),
+        ("said", &*said),
+        ("app.credential", "***"),
+        // By the name that was given, and by no other; and only where a span was asked for.
+        ("asked", ""),
+        ("credential", ""),
+        ("kept_out", ""),
+        ("app.kept_out", ""),
+    ] {
+        assert_eq!(entry.get(name), value, "{name} of {entry:#?}");
+    }
+    assert!(!said.is_empty());
+    // The vendor's attempt is another span.
+    let attempt = spans.iter().find(|span| span.kind == 3).unwrap();
+    assert_eq!(attempt.get("app.question"), "");
+}
+
+#[tokio::test]
 async fn retries_and_call_outs_are_children_of_the_request() {
     let (vendor, collector) = (mock(Options::default()), Collector::start());
     let provider = "{ type: openai, apiTokens: [sk-gateway], context: { fileUrl: 'http://files/v1/models', serviceName: \

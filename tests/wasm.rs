@@ -125,6 +125,40 @@ async fn a_module_runs_in_the_chain_and_a_new_file_takes_over_while_the_old_one_
     assert_eq!(text(&gateway).await, (200, "version two".to_owned()));
 }
 
+#[tokio::test]
+async fn limits_of_modules_are_set_by_their_names() {
+    let modules = Modules::new();
+    // Its memory has 128 KiB.
+    modules.write("filter.wasm", &answering("within its limits"));
+    let (_mock, documents) = scene(&modules.plugin("filter.wasm", "FAIL_CLOSE"));
+    let start = || gateway().file("scene.yaml", &documents).unwrap();
+    for (limits, status) in [
+        ("wasm_memory_limit=128KiB,wasm_calls_limit=1", 200),
+        ("wasm_memory_limit=64KiB", 500),
+        ("wasm_module_limit=1GiB", 200),
+    ] {
+        let gateway = start().variable("TOLLGATE_WASM_LIMIT", limits).go().unwrap();
+        assert_eq!(text(&gateway).await.0, status, "{limits}");
+    }
+    modules.write("filter.wasm", &answering(&"a long module".repeat(100)));
+    let small = start()
+        .option("--wasm-limit", "wasm_module_limit=1KiB")
+        .go()
+        .unwrap();
+    assert_eq!(text(&small).await.0, 500);
+    let wrong = start()
+        .option("--wasm-limit", "wasm_memory_limit=64ms")
+        .go()
+        .unwrap_err();
+    for part in [
+        "--wasm-limit",
+        "wasm_memory_limit=64ms",
+        "65536 to 4294967296 bytes",
+    ] {
+        assert!(wrong.contains(part), "{wrong}");
+    }
+}
+
 /// A filter that sends every request to this address.
 fn picking(address: SocketAddr) -> String {
     let text = address.to_string();

@@ -7,6 +7,7 @@ use std::process::Command;
 use tollgate_testkit::client::send;
 
 use crate::support::{CHAT, bridge, documents, gateway, ingress, mock, ordered, verbose_log};
+use crate::wasm_languages::rust_is_left_out;
 
 /// The page's section under this heading.
 fn section(heading: &str) -> String {
@@ -79,6 +80,9 @@ async fn the_pages_go_plugin_builds_with_two_commands_and_greets() {
 
 #[tokio::test]
 async fn the_pages_rust_plugin_builds_with_two_commands_and_greets() {
+    if rust_is_left_out("the page's plugin in Rust") {
+        return;
+    }
     let folder = tempfile::tempdir().unwrap();
     let section = section("Rust");
     std::fs::create_dir(folder.path().join("src")).unwrap();

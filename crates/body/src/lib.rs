@@ -9,6 +9,7 @@ pub mod coding;
 mod events;
 mod gather;
 pub mod http1;
+mod items;
 mod json;
 pub mod path;
 mod sse;
@@ -16,6 +17,7 @@ mod tap;
 
 pub use body::{Body, BoxedBody, Side, Source};
 pub use events::{EventMap, EventStream, Events};
+pub use items::Items;
 pub use json::{JsonBodyError, JsonDocument, JsonError, PathError};
 pub use sse::{DEFAULT_EVENT_LIMIT, Decoded, EVENT_LIMIT_NAME, SseDecoder, SseEvent};
 pub use tap::Look;

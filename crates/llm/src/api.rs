@@ -287,6 +287,13 @@ impl Api {
         )
     }
 
+    /// Whether the answer to a request for this path may be a JSON array that grows, an element at a time: Gemini's stream,
+    /// where it was not asked for as events (`alt=sse`).
+    #[must_use]
+    pub fn streams_an_array(path: &str) -> bool {
+        path.contains(":streamGenerateContent") && Self::of_path(path) == Some(Api::GeminiStreamGenerate)
+    }
+
     /// Whether a multipart body is read for it.
     #[must_use]
     pub fn takes_multipart(self) -> bool {
@@ -335,6 +342,15 @@ mod tests {
         let stream = "/g/v1/models/m:streamGenerateContent";
         assert_eq!(Api::of_path(stream), Some(Api::GeminiStreamGenerate));
         assert_eq!(Api::of_path("/models/m:generateContent"), None);
+        let vertex = "/v1/projects/p/locations/l/publishers/google/models/m:streamGenerateContent";
+        for (path, is_one) in [
+            (stream, true),
+            (vertex, true),
+            (generate, false),
+            ("/:streamGenerateContent", false),
+        ] {
+            assert_eq!(Api::streams_an_array(path), is_one, "{path}");
+        }
         for unknown in ["/v1/unknown", "/", "", "/v1/chat/completion"] {
             assert_eq!(Api::of_path(unknown), None, "{unknown}");
         }

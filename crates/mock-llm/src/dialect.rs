@@ -3,11 +3,11 @@
 //! A path is known by its end, so that the prefixes of all compatible vendors work (`/compatible-mode/v1/…`,
 //! `/api/v3/…`, `/api/paas/v4/…`, `/openai/v1/…`). Paths that no vendor has belong to the plain endpoints.
 
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::hash::uuid;
-use crate::{anthropic, openai};
+use crate::{anthropic, gemini, openai};
 
 /// A vendor's endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +22,16 @@ pub(crate) enum Endpoint {
     CountTokens,
     DashScopeGeneration,
     DashScopeEmbeddings,
+    Gemini,
+    /// Gemini's stream as an array, which it is unless events are asked for.
+    GeminiArray,
+    GeminiEvents,
 }
 
 /// Ends of paths, the longer ones first where one ends like another.
 const ENDPOINTS: &[(&str, Endpoint)] = &[
+    (":generateContent", Endpoint::Gemini),
+    (":streamGenerateContent", Endpoint::GeminiArray),
     ("/chat/completions", Endpoint::Chat),
     ("/text/chatcompletion_v2", Endpoint::Chat),
     ("/completions", Endpoint::Completions),
@@ -40,15 +46,21 @@ const ENDPOINTS: &[(&str, Endpoint)] = &[
     ("/multimodal-generation/generation", Endpoint::DashScopeGeneration),
 ];
 
-/// The endpoint of a path; `None` when no vendor has such a path.
-pub(crate) fn endpoint(path: &str) -> Option<Endpoint> {
-    if path.contains("/v1/models/") {
-        return Some(Endpoint::Models);
+/// The endpoint of a request; `None` when no vendor has such a path.
+pub(crate) fn endpoint(uri: &Uri) -> Option<Endpoint> {
+    let is_sse = |query: &str| query.split('&').any(|part| part == "alt=sse");
+    match of_path(uri.path()) {
+        Some(Endpoint::GeminiArray) if uri.query().is_some_and(is_sse) => Some(Endpoint::GeminiEvents),
+        other => other,
     }
-    ENDPOINTS
-        .iter()
-        .find(|(end, _)| path.ends_with(end))
-        .map(|(_, endpoint)| *endpoint)
+}
+
+fn of_path(path: &str) -> Option<Endpoint> {
+    let by_end = ENDPOINTS.iter().find(|(end, _)| path.ends_with(end));
+    match by_end {
+        Some((_, endpoint)) => Some(*endpoint),
+        None => path.contains("/v1/models/").then_some(Endpoint::Models),
+    }
 }
 
 /// An error in the shape of the endpoint's vendor; plain endpoints use OpenAI's.
@@ -58,6 +70,8 @@ pub(crate) fn error(endpoint: Option<Endpoint>, status: StatusCode, message: &st
         Some(Endpoint::DashScopeGeneration | Endpoint::DashScopeEmbeddings) => {
             json!({ "code": dashscope_code(status), "message": message, "request_id": uuid(hash) })
         }
+        Some(Endpoint::Gemini | Endpoint::GeminiEvents) => gemini::error(status, message),
+        Some(Endpoint::GeminiArray) => json!([gemini::error(status, message)]),
         _ => openai::error(status, message),
     }
 }
@@ -109,10 +123,19 @@ mod tests {
                 "/api/v1/services/aigc/multimodal-generation/generation",
                 Some(Endpoint::DashScopeGeneration),
             ),
+            (
+                "/v1beta/models/gemini-2.5-flash:generateContent",
+                Some(Endpoint::Gemini),
+            ),
+            ("/v1/models/m:streamGenerateContent", Some(Endpoint::GeminiArray)),
+            (
+                "/v1/models/m:streamGenerateContent?key=k&alt=sse",
+                Some(Endpoint::GeminiEvents),
+            ),
             ("/echo", None),
             ("/", None),
         ] {
-            assert_eq!(endpoint(path), expected, "{path}");
+            assert_eq!(endpoint(&Uri::from_static(path)), expected, "{path}");
         }
     }
 }

@@ -12,6 +12,7 @@ mod connection;
 mod dashscope;
 mod dialect;
 mod faults;
+mod gemini;
 mod hash;
 mod openai;
 mod plain;

@@ -64,6 +64,11 @@ impl Reply {
         }
     }
 
+    /// A stream that is one JSON text.
+    pub(crate) fn growing(player: Player) -> Self {
+        Self::events(player).with_header(CONTENT_TYPE, "application/json; charset=UTF-8")
+    }
+
     pub(crate) fn with_header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
             self.headers.insert(name, value);

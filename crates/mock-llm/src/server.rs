@@ -217,7 +217,7 @@ async fn handle(
     let guard = server.log.open(connection, &request);
     let endpoint = match server.options.echo_only {
         true => None,
-        false => dialect::endpoint(request.uri().path()),
+        false => dialect::endpoint(request.uri()),
     };
     let plan = server.plan(&request);
     let (head, body) = request.into_parts();

@@ -12,7 +12,7 @@ use crate::hash;
 use crate::reply::{Exchange, Reply};
 use crate::server::Server;
 use crate::stream::{Encoder, Player};
-use crate::{anthropic, dashscope, faults, openai, responses};
+use crate::{anthropic, dashscope, faults, gemini, openai, responses};
 
 /// A key that begins like this is refused.
 const BAD_KEY: &str = "sk-bad";
@@ -20,7 +20,10 @@ const BAD_KEY: &str = "sk-bad";
 /// The key that a request carries, in any of the vendors' headers.
 fn key(headers: &HeaderMap) -> Option<&str> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    if let Some(key) = ["x-api-key", "api-key"].into_iter().find_map(text) {
+    if let Some(key) = ["x-api-key", "api-key", "x-goog-api-key"]
+        .into_iter()
+        .find_map(text)
+    {
         return Some(key);
     }
     let given = text("authorization")?;
@@ -64,7 +67,7 @@ pub(crate) async fn answer(
         exchange.error(StatusCode::METHOD_NOT_ALLOWED, &message)
     } else {
         match parsed {
-            Ok(body) if body.is_object() => post(server, &exchange, endpoint, &head.headers, &body),
+            Ok(body) if body.is_object() => post(server, &exchange, endpoint, head, &body),
             Ok(_) => exchange.error(StatusCode::BAD_REQUEST, "the body is not a JSON object"),
             Err(error) => {
                 let message = format!("We could not parse the JSON body of your request: {error}");
@@ -101,7 +104,11 @@ fn ask(
         Some(encoder) => {
             let plan = exchange.plan.clone();
             let control = Arc::clone(&exchange.control);
-            Reply::events(Player::new(answer, encoder, plan, server.options.pace, control))
+            let player = Player::new(answer, encoder, plan, server.options.pace, control);
+            match exchange.endpoint {
+                Some(Endpoint::GeminiArray) => Reply::growing(player),
+                _ => Reply::events(player),
+            }
         }
         None => Reply::json(StatusCode::OK, &print(&answer)),
     }
@@ -116,7 +123,7 @@ fn post(
     server: &Server,
     exchange: &Exchange,
     endpoint: Endpoint,
-    headers: &HeaderMap,
+    head: &http::request::Parts,
     body: &Value,
 ) -> Reply {
     let mode = exchange.plan.stream.usage;
@@ -157,12 +164,21 @@ fn post(
         Endpoint::CountTokens => anthropic::messages(body, false)
             .map(|asked| document(json!({ "input_tokens": asked.prompt_tokens() }))),
         Endpoint::DashScopeGeneration => dashscope::generation(body).map(|asked| {
-            let streams = dashscope::streams(headers, body);
+            let streams = dashscope::streams(&head.headers, body);
             let events = dashscope::Events::new(body);
             ask(server, exchange, &asked, when(streams, events), |answer| {
                 dashscope::answer(answer, mode)
             })
         }),
+        Endpoint::Gemini | Endpoint::GeminiArray | Endpoint::GeminiEvents => {
+            gemini::request(head.uri.path(), body).map(|asked| {
+                let responses = gemini::Responses::new(endpoint == Endpoint::GeminiArray);
+                let streams = endpoint != Endpoint::Gemini;
+                ask(server, exchange, &asked, when(streams, responses), |answer| {
+                    gemini::answer(answer, mode)
+                })
+            })
+        }
         Endpoint::DashScopeEmbeddings => dashscope::embeddings(body).map(document),
         Endpoint::Embeddings => openai::embeddings(body).map(document),
         Endpoint::Images => openai::images(body).map(document),

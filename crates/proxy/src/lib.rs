@@ -11,10 +11,11 @@
 
 mod account;
 mod alike;
+mod array;
+mod beside;
 mod callout;
 mod connection;
 mod cors;
-mod encoded;
 mod ending;
 mod error_page;
 mod forward;

@@ -2,7 +2,7 @@
 //!
 //! Wraps `text/event-stream` answers: only whole events go out, and when the upstream fails in mid-stream, ends without
 //! having said that it was done, or the gateway stops, the client gets its dialect's error event instead of half an
-//! event, and no end marker. Other answers end in a reset, compressed ones too (`encoded`).
+//! event, and no end marker. Other answers end in a reset, compressed streams and growing arrays too (`beside`).
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -19,7 +19,8 @@ use tollgate_llm::Api;
 use tollgate_llm::dialect::{self, Dialect};
 use tollgate_observe::Record;
 
-use crate::encoded;
+use crate::array::ArrayWatch;
+use crate::beside::{self, End};
 use crate::ending::{Ear, Ending, shutting_down};
 use crate::panic::poll_caught;
 use crate::reply;
@@ -30,17 +31,23 @@ const MAX_HELD_BACK: usize = 64 * 1024;
 
 /// Guards a streamed answer.
 pub(crate) fn guard(ending: &Rc<Ending>, record: &Rc<Record>, response: &mut Response) {
-    if !is_event_stream(response.headers()) || record.original.method == Method::HEAD {
+    if record.original.method == Method::HEAD {
+        return;
+    }
+    let from_upstream = record.timings.response_head.get().is_some() && response.status() == StatusCode::OK;
+    if !is_of_type(response.headers(), b"text/event-stream") {
+        if from_upstream {
+            guard_array(record, response);
+        }
         return;
     }
     let Some(api) = api_of(record) else {
         return;
     };
     let dialect = Dialect::of_api(api);
-    let from_upstream = record.timings.response_head.get().is_some() && response.status() == StatusCode::OK;
     let watch = Watch::over(from_upstream.then_some(api));
     if let Some(coding) = coding(response.headers()).cloned() {
-        encoded::guard(&coding, record, watch, response);
+        beside::guard(Some(&coding), record, End::in_events(watch), response);
         return;
     }
     // An error event makes the answer longer than the upstream said.
@@ -65,13 +72,22 @@ fn api_of(record: &Record) -> Option<Api> {
     Api::of_path(path).or_else(|| Api::alike(path).filter(|_| is_models()))
 }
 
-fn is_event_stream(headers: &HeaderMap) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
+/// Guards an answer of Gemini that streams an array instead of events.
+fn guard_array(record: &Rc<Record>, response: &mut Response) {
+    let grows = Api::streams_an_array(record.original.path.path());
+    if grows && is_of_type(response.headers(), b"application/json") {
+        let coding = coding(response.headers()).cloned();
+        let end = End::Bracket(ArrayWatch::new());
+        beside::guard(coding.as_ref(), record, end, response);
+    }
+}
+
+fn is_of_type(headers: &HeaderMap, name: &[u8]) -> bool {
     headers.get(CONTENT_TYPE).is_some_and(|value| {
         value
             .as_bytes()
-            .get(..EVENTS.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
+            .get(..name.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(name))
     })
 }
 
@@ -382,6 +398,78 @@ pub(crate) mod tests {
             assert_eq!(is_cut, is_guarded, "{path}");
             let ended = is_guarded.then_some(Termination::UpstreamCut);
             assert_eq!(record.termination.get(), ended, "{path}");
+        }
+    }
+
+    /// What the client gets of Gemini's stream, given piece by piece, how it fails, and the note of it.
+    async fn array(
+        path: &str,
+        coding: Option<&'static str>,
+        pieces: &[&[u8]],
+    ) -> (Vec<u8>, bool, Option<Termination>) {
+        let mut record = record();
+        record.original.path = path.parse().expect("a path");
+        let record = Rc::new(record);
+        let all: Vec<_> = pieces
+            .iter()
+            .map(|piece| Ok::<_, Error>(Frame::data(Bytes::copy_from_slice(piece))))
+            .collect();
+        let mut response = Response::new(Body::boxed(StreamBody::new(futures_util::stream::iter(all))));
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/json; charset=UTF-8"),
+        );
+        headers.extend(coding.map(|coding| (CONTENT_ENCODING, HeaderValue::from_static(coding))));
+        guard(&Rc::default(), &record, &mut response);
+        let (mut body, mut passed) = (response.into_body(), Vec::new());
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(frame) => passed.extend_from_slice(&frame.into_data().expect("data")),
+                Err(failure) => {
+                    note(&record, &failure);
+                    return (passed, true, record.termination.get());
+                }
+            }
+        }
+        (passed, false, record.termination.get())
+    }
+
+    #[tokio::test]
+    async fn an_array_that_is_not_closed_is_a_cut() {
+        const STREAM: &str = "/v1beta/models/m:streamGenerateContent";
+        let text: &[u8] = br#"[{"a":"]"},{"b":1}]"#;
+        let cut = Some(Termination::UpstreamCut);
+        for at in 1..text.len() {
+            let (first, rest) = text.split_at(at);
+            let whole = array(STREAM, None, &[first, rest]).await;
+            assert_eq!(whole, (text.to_vec(), false, None), "{at}");
+            assert_eq!(
+                array(STREAM, None, &[first]).await,
+                (first.to_vec(), true, cut),
+                "{at}"
+            );
+        }
+        assert_eq!(array(STREAM, None, &[]).await.2, cut);
+        let error: &[u8] = br#"[{"a":1},{"error":{"code":503}}"#;
+        assert_eq!(
+            array(STREAM, None, &[error]).await.2,
+            Some(Termination::UpstreamError)
+        );
+        for (coding, packed) in tollgate_testkit::codings::compressed(b"[{\"a\":1}") {
+            assert_eq!(
+                array(STREAM, Some(coding), &[&packed]).await,
+                (packed, true, cut),
+                "{coding}"
+            );
+        }
+        // Nobody else's answers are asked for a bracket.
+        for path in ["/v1beta/models/m:generateContent", "/api/items"] {
+            assert_eq!(
+                array(path, None, &[b"[{"]).await,
+                (b"[{".to_vec(), false, None),
+                "{path}"
+            );
         }
     }
 

@@ -307,6 +307,16 @@ impl Gateway {
     /// Resident memory in KiB.
     #[must_use]
     pub fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    /// The most resident memory that it has ever had, in KiB: nothing is missed between two looks.
+    #[must_use]
+    pub fn peak_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    fn status_kib(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(
             Path::new("/proc")
                 .join(self.child.id().to_string())
@@ -315,7 +325,7 @@ impl Gateway {
         let line = status.unwrap_or_default();
         let value = line
             .lines()
-            .find_map(|row| row.strip_prefix("VmRSS:"))
+            .find_map(|row| row.strip_prefix(name))
             .unwrap_or_default();
         value.trim().trim_end_matches(" kB").parse().unwrap_or_default()
     }

@@ -132,6 +132,14 @@ pub(crate) struct ServeFlags {
         value_delimiter = ','
     )]
     pub wasm_mirror: Vec<tollgate_modules::Mirror>,
+    /// A limit of modules, by its name in docs/wasm.md, in the place of its default; repeatable
+    #[arg(
+        long,
+        value_name = "NAME=VALUE",
+        env = "TOLLGATE_WASM_LIMIT",
+        value_delimiter = ','
+    )]
+    pub wasm_limit: Vec<tollgate_wasm::Limit>,
     /// Redis for limits and quotas whose config names none: redis://, rediss://, redis+cluster://, redis+sentinel://;
     /// the default is this process's memory
     #[arg(long, value_name = "URL", env = "TOLLGATE_REDIS", hide_env_values = true)]
@@ -344,6 +352,31 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn limits_of_modules() {
+        let parsed = |value: &str| {
+            let line = ["tollgate", "run", "--wasm-limit", value];
+            Cli::try_parse_from(line).map_err(|fault| fault.to_string())
+        };
+        assert!(parsed("wasm_memory_limit=64MiB").is_ok());
+        for (bad, told) in [
+            (
+                "wasm_memory=64MiB",
+                "expected one of wasm_module_limit, wasm_memory_limit,",
+            ),
+            (
+                "wasm_stream_time=1h",
+                "expected a time of 1 ms to 3600 s, such as 100ms or 10s",
+            ),
+            ("wasm_calls_limit", "expected NAME=VALUE"),
+        ] {
+            let fault = parsed(bad).unwrap_err();
+            for part in ["--wasm-limit", bad, told] {
+                assert!(fault.contains(part), "{part} in {fault}");
+            }
+        }
     }
 
     #[test]

@@ -305,14 +305,16 @@ fn observers(flags: &ServeFlags) -> Result<(Observers, Ledger), Failure> {
 
 /// The host of modules, none made yet.
 fn modules(flags: &ServeFlags, observers: &Observers, upstream: &Shared) -> Modules {
+    let limits = Limits::default().with(&flags.wasm_limit);
     let options = tollgate_modules::Options {
+        limit: limits.module,
         cache: Some(flags.data.join("modules")),
         mirrors: flags.wasm_mirror.clone(),
         ..tollgate_modules::Options::default()
     };
     let fetcher = Fetcher::new(upstream.clone(), options);
     Modules::new(
-        Limits::default(),
+        limits,
         Some(observers.metrics().clone()),
         Some(fetcher),
         Some(flags.data.join("compiled")),

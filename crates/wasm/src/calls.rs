@@ -15,6 +15,7 @@ use tollgate_body::{Body, Request, Response};
 use tollgate_plugin::Caller;
 
 use crate::redis;
+use crate::share::Share;
 use crate::state::{CallAnswer, Order};
 use crate::vm::{Vm, http_answer};
 
@@ -28,20 +29,20 @@ pub(crate) fn send(vm: &Rc<Vm>, order: Order) {
     match order {
         Order::Http {
             token,
-            bytes,
+            mut share,
             cluster,
             request,
             timeout,
             caller,
         } => drop(task::spawn_local("wasm http call", async move {
-            let answer = exchange(caller.as_ref(), &cluster, *request, timeout).await;
+            let answer = exchange(caller.as_ref(), &cluster, *request, timeout, &mut share).await;
             if let Some(vm) = owner.upgrade() {
-                vm.on_http_answer(token, bytes, answer);
+                vm.on_http_answer(token, share, answer);
             }
         })),
         Order::Redis {
             token,
-            bytes,
+            mut share,
             cluster,
             query,
             caller,
@@ -50,12 +51,12 @@ pub(crate) fn send(vm: &Rc<Vm>, order: Order) {
                 return;
             };
             drop(task::spawn_local("wasm redis call", async move {
-                let reply = redis::call(line, caller.as_ref(), &cluster, setting, query).await;
+                let reply = redis::call(line, caller.as_ref(), &cluster, setting, query, &mut share).await;
                 if let Err(cause) = &reply {
                     tracing::debug!(cluster, error = %cause, "a module's Redis call failed");
                 }
                 if let Some(vm) = owner.upgrade() {
-                    vm.on_redis_answer(token, bytes, reply.ok());
+                    vm.on_redis_answer(token, share, reply.ok());
                 }
             }));
         }
@@ -63,10 +64,16 @@ pub(crate) fn send(vm: &Rc<Vm>, order: Order) {
 }
 
 /// The whole answer. A failure has a status and a text too, as Envoy's have; one over the limit has nothing.
-async fn exchange(caller: &dyn Caller, cluster: &str, request: Request, timeout: Duration) -> CallAnswer {
+async fn exchange(
+    caller: &dyn Caller,
+    cluster: &str,
+    request: Request,
+    timeout: Duration,
+    share: &mut Share,
+) -> CallAnswer {
     let whole = async {
         let response = caller.call(cluster, request, timeout).await?;
-        read(response).await
+        read(response, share).await
     };
     let answer = tokio::time::timeout(timeout, whole).await;
     match answer {
@@ -91,12 +98,12 @@ fn failed(status: StatusCode, text: String) -> CallAnswer {
     http_answer(parts, Bytes::from(text), None)
 }
 
-async fn read(response: Response) -> Result<CallAnswer, Error> {
+async fn read(response: Response, share: &mut Share) -> Result<CallAnswer, Error> {
     let (parts, mut body) = response.into_parts();
     let (mut whole, mut trailers) = (BytesMut::new(), None::<HeaderMap>);
     while let Some(frame) = std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         match frame?.into_data() {
-            Ok(data) if whole.len() + data.len() > ANSWER_LIMIT => {
+            Ok(data) if whole.len() + data.len() > ANSWER_LIMIT || !share.grow(data.len()) => {
                 return Err(Error::too_large("wasm call answer", ANSWER_LIMIT));
             }
             Ok(data) => whole.extend_from_slice(&data),

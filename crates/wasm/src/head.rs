@@ -10,7 +10,7 @@ use http::header::{HOST, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, StatusCode, Uri, request, response};
 
-use crate::limits::{HEADER_BYTES, HEADER_FIELDS};
+use crate::limits::Room;
 
 /// A header map.
 #[derive(Debug, Clone)]
@@ -68,7 +68,7 @@ impl Head {
     }
 
     /// Adds a value. False: the head is full.
-    pub(crate) fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
+    pub(crate) fn add(&mut self, room: Room, name: &[u8], value: &[u8]) -> bool {
         if self.set_pseudo(name, value) {
             return true;
         }
@@ -76,13 +76,13 @@ impl Head {
             return true;
         };
         let fields = self.fields_mut();
-        fields.len() < HEADER_FIELDS
-            && has_room(fields, &name, &value)
+        fields.len() < room.fields
+            && has_room(room, fields, &name, &value)
             && fields.try_append(name, value).is_ok()
     }
 
     /// Makes this the only value. False: the head is full.
-    pub(crate) fn replace(&mut self, name: &[u8], value: &[u8]) -> bool {
+    pub(crate) fn replace(&mut self, room: Room, name: &[u8], value: &[u8]) -> bool {
         if self.set_pseudo(name, value) {
             return true;
         }
@@ -90,8 +90,8 @@ impl Head {
             return true;
         };
         let fields = self.fields_mut();
-        (fields.len() < HEADER_FIELDS || fields.contains_key(&name))
-            && has_room(fields, &name, &value)
+        (fields.len() < room.fields || fields.contains_key(&name))
+            && has_room(room, fields, &name, &value)
             && fields.try_insert(name, value).is_ok()
     }
 
@@ -102,12 +102,18 @@ impl Head {
         }
     }
 
-    /// Replaces the whole map.
-    pub(crate) fn set_all<'p>(&mut self, pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>) {
+    /// Replaces the whole map. False: not all of it had room.
+    pub(crate) fn set_all<'p>(
+        &mut self,
+        room: Room,
+        pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
+    ) -> bool {
         self.fields_mut().clear();
+        let mut had_room = true;
         for (name, value) in pairs {
-            self.add(name, value);
+            had_room &= self.add(room, name, value);
         }
+        had_room
     }
 
     fn pseudo(&self) -> &'static [&'static [u8]] {
@@ -198,11 +204,11 @@ fn field(name: &[u8], value: &[u8]) -> Option<(HeaderName, HeaderValue)> {
 }
 
 /// What a value takes the place of counts as well.
-fn has_room(fields: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
+fn has_room(room: Room, fields: &HeaderMap, name: &HeaderName, value: &HeaderValue) -> bool {
     let sizes = fields
         .iter()
         .map(|(name, value)| name.as_str().len() + value.len());
-    sizes.sum::<usize>() + name.as_str().len() + value.len() <= HEADER_BYTES
+    sizes.sum::<usize>() + name.as_str().len() + value.len() <= room.bytes
 }
 
 fn refused(name: &[u8]) {
@@ -230,9 +236,9 @@ mod tests {
     #[test]
     fn names_of_any_case_are_one_field() {
         let mut head = request();
-        head.add(b"X-A", b"2");
-        head.replace(b"Content-Type", b"a");
-        head.replace(b"content-type", b"b");
+        head.add(Room::default(), b"X-A", b"2");
+        head.replace(Room::default(), b"Content-Type", b"a");
+        head.replace(Room::default(), b"content-type", b"b");
         assert_eq!(text(&head, "Content-Type").unwrap(), "b");
         let fields: Vec<_> = head.fields().iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(fields, ["x-a", "x-a", "content-type"]);
@@ -251,10 +257,10 @@ mod tests {
         ] {
             assert_eq!(text(&head, name).as_deref(), Some(value), "{name}");
         }
-        head.replace(b":path", b"/other");
-        head.replace(b":method", b"POST");
-        head.replace(b"Host", b"b.org");
-        head.replace(b":path", b"not a path\r\n");
+        head.replace(Room::default(), b":path", b"/other");
+        head.replace(Room::default(), b":method", b"POST");
+        head.replace(Room::default(), b"Host", b"b.org");
+        head.replace(Room::default(), b":path", b"not a path\r\n");
         let Head::Request(parts) = &head else { panic!() };
         assert_eq!(parts.uri.to_string(), "http://b.org/other");
         assert_eq!(parts.method, Method::POST);
@@ -266,8 +272,8 @@ mod tests {
     #[test]
     fn a_value_that_splits_the_head_is_not_written() {
         let mut head = request();
-        head.replace(b"x-a", b"1\r\nx-b: 2");
-        head.add(b"bad name", b"1");
+        head.replace(Room::default(), b"x-a", b"1\r\nx-b: 2");
+        head.add(Room::default(), b"bad name", b"1");
         assert_eq!(text(&head, "x-a").unwrap(), "1");
         assert_eq!(head.fields().len(), 1);
     }
@@ -281,7 +287,7 @@ mod tests {
             .unwrap();
         let mut head = Head::Response(response.into_parts().0);
         let pairs: [(&[u8], &[u8]); 3] = [(b":status", b"404"), (b"b", b"1"), (b"b", b"2")];
-        head.set_all(pairs.into_iter());
+        head.set_all(Room::default(), pairs.into_iter());
         let written: Vec<_> = head
             .pairs()
             .into_iter()
@@ -289,7 +295,7 @@ mod tests {
             .collect();
         let expected = pairs.map(|(name, value)| (name.to_vec(), value.to_vec()));
         assert_eq!(written, expected);
-        head.replace(b":status", b"9999");
+        head.replace(Room::default(), b":status", b"9999");
         assert_eq!(text(&head, ":status").unwrap(), "404");
     }
 }

@@ -20,6 +20,7 @@ mod plugin;
 mod pump;
 mod redis;
 mod reply;
+mod share;
 mod shared;
 mod state;
 mod stream;
@@ -29,6 +30,6 @@ mod vm;
 pub mod worker;
 
 pub use generation::{Generation, Shown, Spec};
-pub use limits::Limits;
+pub use limits::{Limit, Limits, Room};
 pub use modules::{Lookup, Modules};
 pub use plugin::WasmPlugin;

@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tollgate_artefacts::Artefacts;
 use tollgate_base::clock::{self, Instant};
 use tollgate_base::task;
-use tollgate_modules::{Fetched, Fetcher};
+use tollgate_modules::{Fetched, Fetcher, PullPolicy, Wanted};
 use tollgate_observe::Metrics;
 
 use crate::artefact::Artefact;
@@ -27,7 +27,8 @@ use crate::vm::Vm;
 
 /// How often the files of modules are looked at.
 const FILE_CHECK: Duration = Duration::from_millis(500);
-/// Until a module that could not be fetched is asked for again, and the longest of the pauses, which double.
+/// Until a module that could not be fetched is asked for again, and the longest of the pauses, which double. The fetcher
+/// believes an answer for as long as the first.
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 /// How often modules on disk that nobody names any more are looked for.
@@ -84,6 +85,8 @@ struct Table {
     current: HashMap<String, Arc<Generation>>,
     /// What the newest compilation asked for, in its order.
     wanted: Vec<Arc<Spec>>,
+    /// Versions of the objects, by the plugin's name, where a change of it alone asks for the module anew.
+    revisions: HashMap<String, String>,
     artefacts: HashMap<String, Weak<Artefact>>,
     /// Versions that were in force.
     past: Vec<Weak<Generation>>,
@@ -96,8 +99,23 @@ struct Entry {
     fault: Option<String>,
     loading: bool,
     stamp: Stamp,
-    /// It could not be fetched, which may change.
+    /// When it was fetched, or that failed.
+    asked: Option<Instant>,
+    /// The object's version that it was asked for.
+    revision: Option<String>,
+    /// It could not be fetched, which may change; or the object has changed.
     again: Option<Again>,
+}
+
+impl Entry {
+    /// The object has changed: soon, but not while the fetcher would give its last answer once more.
+    fn ask_anew(&mut self, revision: String) {
+        self.revision = Some(revision);
+        self.again = Some(Again {
+            at: self.asked.map_or_else(clock::now, |asked| asked + FIRST_PAUSE),
+            pause: FIRST_PAUSE / 2,
+        });
+    }
 }
 
 /// When what could not be fetched is asked for again.
@@ -190,7 +208,9 @@ impl Modules {
 
     /// A compilation begins: what an earlier one asked for no longer counts.
     pub fn begin(&self) {
-        self.lock().wanted.clear();
+        let mut table = self.lock();
+        table.wanted.clear();
+        table.revisions.clear();
     }
 
     /// Asks for a plugin and says how far it has come.
@@ -206,6 +226,17 @@ impl Modules {
         let generation = ready.or_else(|| table.current.get(&spec.name).cloned());
         table.wanted.push(spec);
         Lookup { generation, fault }
+    }
+
+    /// The same for an object that carries a version of its own (`resourceVersion`). When only that changes, a module that
+    /// `imagePullPolicy` always asks for is asked for anew; it is a new version if it has become another one.
+    #[must_use]
+    pub fn find_revised(&self, spec: Spec, revision: Option<&str>) -> Lookup {
+        let known = revision.filter(|_| asks_anew(&spec.source)).map(str::to_owned);
+        if let Some(revision) = known {
+            self.lock().revisions.insert(spec.name.clone(), revision);
+        }
+        self.find(spec)
     }
 
     /// Changes whenever a version became ready or failed: time to compile again.
@@ -229,10 +260,16 @@ impl Modules {
         let mut table = self.lock();
         let mut live = Vec::new();
         for spec in table.wanted.clone() {
+            let revision = table.revisions.get(&spec.name).cloned();
             let entry = table.entries.entry(spec.clone()).or_default();
             if entry.ready.is_none() && entry.fault.is_none() && !entry.loading {
                 entry.loading = true;
+                entry.revision = revision;
                 self.load(spec.clone());
+            } else if let Some(revision) = revision.filter(|_| !entry.loading)
+                && entry.revision.as_ref() != Some(&revision)
+            {
+                entry.ask_anew(revision);
             }
             if let Some(ready) = entry.ready.clone() {
                 table.current.insert(spec.name.clone(), ready);
@@ -312,6 +349,7 @@ impl Modules {
         if let Some(entry) = self.lock().entries.get_mut(spec) {
             entry.loading = false;
             entry.stamp = stamp;
+            entry.asked = Some(clock::now());
             entry.fault = made.as_ref().err().map(|fault| fault.text().to_owned());
             entry.again = matches!(made, Err(Fault::Unfetched(_))).then(|| Again::after(entry.again));
             if let Ok(generation) = made {
@@ -469,7 +507,7 @@ impl Modules {
     }
 
     fn kept(&self) -> Option<&Artefacts> {
-        self.0.kept.open(self.0.host.limits.cache)
+        self.0.kept.open(self.0.host.limits.cache as u64)
     }
 
     /// The same for all who come later.
@@ -583,6 +621,19 @@ impl Table {
                 self.past.push(Arc::downgrade(generation));
             }
         }
+    }
+}
+
+/// Whether `imagePullPolicy` asks for a module again when its object has changed; it always does for the tag `latest`,
+/// where it says nothing. A file is watched.
+fn asks_anew(source: &Wanted) -> bool {
+    let (scheme, rest) = source.url.split_once("://").unwrap_or(("oci", &source.url));
+    let name = rest.rsplit('/').next().unwrap_or_default();
+    let tag = name.rsplit_once(':').map_or("latest", |(_, tag)| tag);
+    match source.policy {
+        PullPolicy::Always => scheme != "file",
+        PullPolicy::IfNotPresent => false,
+        PullPolicy::Unspecified => scheme == "oci" && tag == "latest" && !name.contains('@'),
     }
 }
 

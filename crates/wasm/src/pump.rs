@@ -24,8 +24,16 @@ pub(crate) enum Hold {
     Keep,
     /// The same; over the limit nothing more is read.
     Watermark,
-    /// Nothing is read until the stream is continued.
-    All,
+    /// What comes is kept, and shown once the stream is continued.
+    Unshown,
+    /// The same; over the limit nothing more is read.
+    UnshownWatermark,
+}
+
+impl Hold {
+    fn shows_nothing(self) -> bool {
+        matches!(self, Self::Unshown | Self::UnshownWatermark)
+    }
 }
 
 /// A body on its way through a module.
@@ -37,8 +45,12 @@ pub(crate) struct Pump {
     hold: Hold,
     /// The source is over.
     ended: bool,
-    /// Its trailers were shown.
+    /// It ended in trailers.
     trailers: bool,
+    /// Body that came, or that it ended, while nothing was shown.
+    unshown_body: bool,
+    /// The same of trailers.
+    unshown_trailers: bool,
     /// Nothing comes out any more.
     finished: bool,
     /// The module is out of the way: it broke, or the exchange is over.
@@ -71,6 +83,8 @@ impl Pump {
             hold,
             ended,
             trailers: false,
+            unshown_body: false,
+            unshown_trailers: false,
             finished: ended && hold == Hold::No,
             bypass: false,
             out: VecDeque::new(),
@@ -94,6 +108,11 @@ impl Pump {
                 Poll::Ready(Ok(()))
             }
         }
+    }
+
+    /// Whether the module holds the message.
+    pub(crate) fn is_holding(&self) -> bool {
+        self.hold != Hold::No
     }
 
     /// All of the body when it is here and nothing but data, else the pump itself.
@@ -168,6 +187,9 @@ impl Pump {
                     Asked::Broken => self.give_up()?,
                 }
             }
+            if self.catch_up()? {
+                continue;
+            }
             if let Some(frame) = self.out.pop_front() {
                 self.waiting -= frame.data_ref().map_or(0, Bytes::len);
                 return Poll::Ready(Some(Ok(frame)));
@@ -186,18 +208,18 @@ impl Pump {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Some(Err(failure))) => return Poll::Ready(Some(Err(failure))),
                 Poll::Ready(Some(Ok(frame))) if self.bypass => return Poll::Ready(Some(Ok(frame))),
-                Poll::Ready(Some(Ok(frame))) => self.show(frame)?,
-                Poll::Ready(None) => self.end()?,
+                Poll::Ready(Some(Ok(frame))) => self.take(frame)?,
+                Poll::Ready(None) => self.end(),
             }
+            self.catch_up()?;
         }
     }
 
     /// Whether nothing more may be read before the module lets something go.
     fn is_full(&self) -> bool {
         match self.hold {
-            Hold::No | Hold::Keep => false,
-            Hold::All => true,
-            Hold::Watermark => self.size().is_some_and(|(size, limit)| size > limit),
+            Hold::No | Hold::Keep | Hold::Unshown => false,
+            Hold::Watermark | Hold::UnshownWatermark => self.size().is_some_and(|(size, limit)| size > limit),
         }
     }
 
@@ -208,13 +230,14 @@ impl Pump {
         })
     }
 
-    fn show(&mut self, frame: Frame<Bytes>) -> Result<(), Error> {
+    /// Takes in what came; it is shown at once, or when nothing forbids it any more.
+    fn take(&mut self, frame: Frame<Bytes>) -> Result<(), Error> {
         match frame.into_data() {
             Ok(data) => {
                 self.ended = self.inner.is_end_stream();
+                self.unshown_body = true;
                 self.vm
                     .with_stream(self.id, |stream| stream.side(self.direction).append(data));
-                self.show_body()
             }
             Err(frame) => {
                 let Ok(trailers) = frame.into_trailers() else {
@@ -222,26 +245,38 @@ impl Pump {
                 };
                 self.ended = true;
                 self.trailers = true;
+                self.unshown_trailers = true;
                 self.vm.with_stream(self.id, |stream| {
                     stream.side(self.direction).trailers = Some(trailers)
                 });
-                let action = self.vm.on_trailers(self.id, self.direction);
-                self.act(action)
             }
         }
-    }
-
-    fn end(&mut self) -> Result<(), Error> {
-        self.ended = true;
-        match self.trailers {
-            true => Ok(()),
-            false => self.show_body(),
+        match self.hold {
+            Hold::Unshown => self.refuse_too_much(),
+            _ => Ok(()),
         }
     }
 
-    fn show_body(&mut self) -> Result<(), Error> {
-        let action = self.vm.on_body(self.id, self.direction, self.ended);
-        self.act(action)
+    fn end(&mut self) {
+        self.ended = true;
+        self.unshown_body |= !self.trailers;
+    }
+
+    /// Shows what was not shown yet, one thing at a time: the module may reply or break on each. False: nothing was.
+    fn catch_up(&mut self) -> Result<bool, Error> {
+        if self.hold.shows_nothing() || self.bypass || self.finished {
+            return Ok(false);
+        }
+        let action = if std::mem::take(&mut self.unshown_body) {
+            let end = self.ended && !self.trailers;
+            self.vm.on_body(self.id, self.direction, end)
+        } else if std::mem::take(&mut self.unshown_trailers) {
+            self.vm.on_trailers(self.id, self.direction)
+        } else {
+            return Ok(false);
+        };
+        self.act(action)?;
+        Ok(true)
     }
 
     fn act(&mut self, action: Option<Action>) -> Result<(), Error> {
@@ -249,7 +284,7 @@ impl Pump {
             // Broken: seen at the next look.
             None => return Ok(()),
             Some(Action::Continue) => self.resume(),
-            Some(Action::Hold | Action::HoldAll) => {
+            Some(Action::Hold | Action::HoldAll | Action::HoldAllWatermark) => {
                 self.hold = Hold::Keep;
                 self.refuse_too_much()?;
             }
@@ -283,11 +318,14 @@ impl Pump {
         }
     }
 
-    /// Lets go of what is held.
+    /// Lets go of what is held; what was not shown yet comes to the module first.
     fn resume(&mut self) {
         self.hold = Hold::No;
+        if self.unshown_body {
+            return;
+        }
         self.flush();
-        if self.ended {
+        if self.ended && !self.unshown_trailers {
             self.flush_trailers();
             self.finish();
         }

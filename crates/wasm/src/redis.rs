@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tollgate_plugin::Caller;
 
+use crate::share::Share;
 use crate::state::{RedisSetting, State};
 
 /// Largest reply, in bytes.
@@ -48,6 +49,7 @@ pub(crate) async fn call(
     cluster: &str,
     setting: RedisSetting,
     query: Bytes,
+    share: &mut Share,
 ) -> io::Result<Bytes> {
     let timeout = setting.timeout;
     let work = async {
@@ -56,9 +58,9 @@ pub(crate) async fn call(
         let kept = line.take().filter(Connection::is_open);
         let mut connection = match kept {
             Some(connection) => connection,
-            None => connect(caller, cluster, &setting).await?,
+            None => connect(caller, cluster, &setting, share).await?,
         };
-        let reply = connection.ask(&query).await?;
+        let reply = connection.ask(&query, share).await?;
         *line = Some(connection);
         Ok(reply)
     };
@@ -68,7 +70,12 @@ pub(crate) async fn call(
     }
 }
 
-async fn connect(caller: &dyn Caller, cluster: &str, setting: &RedisSetting) -> io::Result<Connection> {
+async fn connect(
+    caller: &dyn Caller,
+    cluster: &str,
+    setting: &RedisSetting,
+    share: &mut Share,
+) -> io::Result<Connection> {
     let address = caller
         .address(cluster)
         .await
@@ -85,11 +92,11 @@ async fn connect(caller: &dyn Caller, cluster: &str, setting: &RedisSetting) -> 
             true => &["AUTH", password],
             false => &["AUTH", user, password],
         };
-        connection.introduce(parts).await?;
+        connection.introduce(parts, share).await?;
     }
     if setting.database != 0 {
         connection
-            .introduce(&["SELECT", &setting.database.to_string()])
+            .introduce(&["SELECT", &setting.database.to_string()], share)
             .await?;
     }
     Ok(connection)
@@ -103,16 +110,16 @@ impl Connection {
         self.read.is_empty() && said.is_err_and(|cause| cause.kind() == io::ErrorKind::WouldBlock)
     }
 
-    async fn introduce(&mut self, parts: &[&str]) -> io::Result<()> {
+    async fn introduce(&mut self, parts: &[&str], share: &mut Share) -> io::Result<()> {
         let mut query = format!("*{}\r\n", parts.len());
         for part in parts {
             query.push_str(&format!("${}\r\n{part}\r\n", part.len()));
         }
         // A refusal is not told here: the command itself will be refused, with Redis's own words for the module.
-        self.ask(query.as_bytes()).await.map(drop)
+        self.ask(query.as_bytes(), share).await.map(drop)
     }
 
-    async fn ask(&mut self, query: &[u8]) -> io::Result<Bytes> {
+    async fn ask(&mut self, query: &[u8], share: &mut Share) -> io::Result<Bytes> {
         self.stream.write_all(query).await?;
         loop {
             if let Some(length) = reply_length(&self.read)? {
@@ -122,8 +129,12 @@ impl Connection {
             if self.read.len() > REPLY_LIMIT {
                 return Err(io::Error::other("the reply is too large"));
             }
-            if self.stream.read_buf(&mut self.read).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+            match self.stream.read_buf(&mut self.read).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length if !share.grow(length) => {
+                    return Err(io::Error::other("the replies of all calls are too large"));
+                }
+                _ => {}
             }
         }
     }

@@ -7,11 +7,12 @@ use tollgate_body::{Body, Response};
 use tollgate_observe::Record;
 
 use crate::head::Head;
+use crate::limits::Room;
 use crate::plugin::status;
 use crate::stream::LocalReply;
 
 /// The answer that a module asked for: the gateway's own, also where an upstream's answer was there already.
-pub(crate) fn local(record: &Record, is_grpc: &bool, reply: LocalReply) -> Response {
+pub(crate) fn local(record: &Record, room: Room, is_grpc: bool, reply: LocalReply) -> Response {
     record.terminate(Termination::Refused);
     let details = match reply.details.as_str() {
         "" => "direct_response",
@@ -20,7 +21,7 @@ pub(crate) fn local(record: &Record, is_grpc: &bool, reply: LocalReply) -> Respo
     record.details.replace(details.to_owned().into());
     let mut head = Head::Plain(HeaderMap::new());
     for (name, value) in &reply.headers {
-        head.add(name, value);
+        head.add(room, name, value);
     }
     let headers = std::mem::take(head.fields_mut());
     match is_grpc {

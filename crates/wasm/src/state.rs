@@ -17,6 +17,7 @@ use crate::generation::Generation;
 use crate::growth::Growth;
 use crate::head::Head;
 use crate::metrics::Series;
+use crate::share::{Share, Total};
 use crate::stream::Stream;
 
 /// Id of the one plugin context of an instance.
@@ -57,12 +58,11 @@ pub(crate) enum Order {
         request: Box<Request>,
         timeout: Duration,
         caller: Rc<dyn Caller>,
-        /// What it counts towards the bytes of calls under way.
-        bytes: usize,
+        share: Share,
     },
     Redis {
         token: u32,
-        bytes: usize,
+        share: Share,
         cluster: String,
         query: Bytes,
         caller: Rc<dyn Caller>,
@@ -129,13 +129,14 @@ pub(crate) struct State {
     /// The plugin context waits for `proxy_done` before it is deleted.
     pub(crate) done_awaited: bool,
     pub(crate) done_called: bool,
-    pub(crate) answer: CallAnswer,
+    /// The answer that a callback runs for.
+    pub(crate) answer: Option<CallAnswer>,
     pub(crate) orders: Vec<Order>,
     pub(crate) next_token: u32,
     /// Calls under way.
     pub(crate) calls: usize,
-    /// Bytes of their requests.
-    pub(crate) call_bytes: usize,
+    /// Bytes that these hold.
+    pub(crate) call_bytes: Total,
     /// How calls without a request are sent; `None` in the instance that only tries a configuration.
     pub(crate) caller: Option<Rc<dyn Caller>>,
     pub(crate) redis: HashMap<String, RedisSetting>,
@@ -181,11 +182,11 @@ impl State {
             tick_version: 0,
             done_awaited: false,
             done_called: false,
-            answer: CallAnswer::default(),
+            answer: None,
             orders: Vec::new(),
             next_token: 0,
             calls: 0,
-            call_bytes: 0,
+            call_bytes: Total::default(),
             caller,
             redis: HashMap::new(),
             lines_to: HashMap::new(),

@@ -24,7 +24,8 @@ use crate::exports::{Exports, find};
 use crate::generation::Generation;
 use crate::head::Head;
 use crate::host::{Exited, flush_lines, trailer_count};
-use crate::limits::{Bound, Limits};
+use crate::limits::Bound;
+use crate::share::Share;
 use crate::state::{CallAnswer, ROOT, Stage, State};
 use crate::stream::{Direction, Stream};
 
@@ -54,8 +55,10 @@ pub(crate) enum Action {
     Continue,
     /// Headers only: hold them and show the body. Body: hold it and show the next chunk.
     Hold,
-    /// Headers only: show nothing until the stream is continued.
+    /// Headers only: keep what comes, and show nothing until the stream is continued.
     HoldAll,
+    /// Headers only: as `HoldAll`, but over the limit nothing more is read, instead of a failure.
+    HoldAllWatermark,
     /// Body only: as `Hold`, but over the limit nothing more is read, instead of a failure.
     Watermark,
     /// Body only: this chunk goes nowhere.
@@ -293,7 +296,8 @@ impl Vm {
             // Envoy's own numbers: stop iteration, continue and end the stream.
             (1, Abi::V0_2_100) => Action::Hold,
             (2, Abi::V0_2_100) => Action::Continue,
-            _ => Action::HoldAll,
+            (3, Abi::V0_2_100) => Action::HoldAll,
+            _ => Action::HoldAllWatermark,
         })
     }
 
@@ -391,26 +395,26 @@ impl Vm {
         });
     }
 
-    /// The answer of an HTTP call that held so many bytes; without a head it failed.
-    pub(crate) fn on_http_answer(self: &Rc<Self>, token: u32, bytes: usize, answer: CallAnswer) {
+    /// The answer of an HTTP call; without a head it failed.
+    pub(crate) fn on_http_answer(self: &Rc<Self>, token: u32, share: Share, answer: CallAnswer) {
         let count = answer.head.as_ref().map_or(0, Head::count);
         let size = u32::try_from(answer.body.len()).unwrap_or(u32::MAX);
         let trailers = trailer_count(answer.trailers.as_ref());
-        self.answered(answer, bytes, |store, exports| match &exports.http_answer {
+        self.answered(answer, share, |store, exports| match &exports.http_answer {
             Some(callback) => callback.call(store, (ROOT, token, count, size, trailers)),
             None => Ok(()),
         });
     }
 
     /// The answer of a Redis call; `None`: it failed.
-    pub(crate) fn on_redis_answer(self: &Rc<Self>, token: u32, bytes: usize, reply: Option<Bytes>) {
+    pub(crate) fn on_redis_answer(self: &Rc<Self>, token: u32, share: Share, reply: Option<Bytes>) {
         let status = u32::from(reply.is_none());
         let size = u32::try_from(reply.as_ref().map_or(0, Bytes::len)).unwrap_or(u32::MAX);
         let answer = CallAnswer {
             redis: Some(reply.unwrap_or_default()),
             ..CallAnswer::default()
         };
-        self.answered(answer, bytes, |store, exports| match &exports.redis_answer {
+        self.answered(answer, share, |store, exports| match &exports.redis_answer {
             Some(callback) => callback.call(store, (ROOT, token, status, size)),
             None => Ok(()),
         });
@@ -419,16 +423,17 @@ impl Vm {
     fn answered(
         self: &Rc<Self>,
         answer: CallAnswer,
-        bytes: usize,
+        share: Share,
         call: impl FnOnce(StoreContextMut<'_, State>, &Exports) -> wasmtime::Result<()>,
     ) {
+        // What the guest asks for on this answer has its room again.
+        drop(share);
         self.with(|state| {
             state.calls = state.calls.saturating_sub(1);
-            state.call_bytes = state.call_bytes.saturating_sub(bytes);
-            state.answer = answer;
+            state.answer = Some(answer);
         });
         self.event(call);
-        self.with(|state| std::mem::take(&mut state.answer));
+        self.with(|state| state.answer = None);
     }
 
     fn event(
@@ -564,10 +569,7 @@ fn deadline(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadlin
     let since = *state.noticed.get_or_insert(now);
     if now.saturating_sub(since) >= state.allowance {
         let limit = state.allowance;
-        state
-            .generation
-            .metrics
-            .beyond(time_bound(limit, &state.generation.host.limits));
+        state.generation.metrics.beyond(time_bound(state));
         return Err(wasmtime::Error::msg(format!(
             "interrupted: more than {limit:?} of CPU time in one callback"
         )));
@@ -575,10 +577,10 @@ fn deadline(store: StoreContextMut<'_, State>) -> wasmtime::Result<UpdateDeadlin
     Ok(UpdateDeadline::Continue(1))
 }
 
-fn time_bound(allowance: Duration, limits: &Limits) -> Bound {
-    match allowance {
-        time if time == limits.stream_time => Bound::StreamTime,
-        time if time == limits.event_time => Bound::EventTime,
+fn time_bound(state: &State) -> Bound {
+    match (state.stage, state.current) {
+        (Stage::Running, ROOT) => Bound::EventTime,
+        (Stage::Running, _) => Bound::StreamTime,
         _ => Bound::StartTime,
     }
 }

@@ -1,4 +1,4 @@
-//! Anthropic's, DashScope's and the Responses format, and the first document's other dialogues.
+//! Anthropic's, DashScope's, Gemini's and the Responses format, and the first document's other dialogues.
 
 use serde_json::{Value, json};
 
@@ -491,4 +491,81 @@ fn the_agent_asks_for_the_weather_and_believes_the_answer() {
     );
     assert!(content(&say(&mock, "qwen-turbo", &prompt)).ends_with("以适应当前天气。"));
     assert!(content(&say(&mock, "qwen-plus", &prompt)).ends_with("Final Answer: 北京今天的温度是22℃。"));
+}
+
+const GEMINI: &str = "/v1beta/models/gemini-2.5-flash:";
+
+/// What Gemini answers to this; `fault` in the spelling of the header.
+fn gemini(mock: &Handle, action: &str, fault: &str) -> Result<Answer, Ended> {
+    let body = json!({ "systemInstruction": { "parts": [{ "text": "Be brief." }] },
+        "contents": [{ "role": "user", "parts": [{ "text": "hi" }] }] });
+    let fault = format!("x-mock-fault: {fault}");
+    post(
+        mock.addr(),
+        &format!("{GEMINI}{action}"),
+        &["x-goog-api-key: k", &fault],
+        &body,
+    )
+}
+
+#[test]
+fn gemini_answers_plain_as_events_and_as_an_array() {
+    let mock = mock();
+    let plain = gemini(&mock, "generateContent", "tokens").unwrap().json();
+    let text = plain["candidates"][0]["content"]["parts"][0]["text"]
+        .as_str()
+        .unwrap();
+    assert_eq!(plain["candidates"][0]["finishReason"], "STOP");
+    let usage = &plain["usageMetadata"];
+    assert_eq!(usage["promptTokenCount"], 4 + 4 + 1 + 4 + 3);
+    assert_eq!(usage["candidatesTokenCount"], tokens::count(text));
+    assert_eq!(plain["modelVersion"], "gemini-2.5-flash");
+
+    let events = gemini(&mock, "streamGenerateContent?alt=sse", "tokens").unwrap();
+    assert!(
+        events
+            .header("content-type")
+            .unwrap()
+            .starts_with("text/event-stream")
+    );
+    let array = gemini(&mock, "streamGenerateContent", "tokens").unwrap();
+    assert_eq!(
+        array.header("content-type"),
+        Some("application/json; charset=UTF-8")
+    );
+    let elements = array.json().as_array().unwrap().clone();
+    assert_eq!(elements, events.events());
+    let piece = |element: &Value| {
+        element["candidates"][0]["content"]["parts"][0]["text"]
+            .as_str()
+            .map(str::to_owned)
+    };
+    assert_eq!(elements.iter().filter_map(piece).collect::<String>(), text);
+    let (first, last) = (&elements[0], &elements[elements.len() - 1]);
+    assert_eq!(first["usageMetadata"]["candidatesTokenCount"], 1);
+    assert_eq!(&last["usageMetadata"], usage);
+    assert_eq!(
+        (
+            &first["candidates"][0]["finishReason"],
+            &last["candidates"][0]["finishReason"]
+        ),
+        (&Value::Null, &json!("STOP"))
+    );
+}
+
+#[test]
+fn gemini_fails_in_its_own_shape() {
+    let mock = mock();
+    let error = gemini(&mock, "generateContent", "429").unwrap().json();
+    assert_eq!(error["error"]["status"], "RESOURCE_EXHAUSTED");
+    let error = gemini(&mock, "streamGenerateContent", "503").unwrap().json();
+    assert_eq!(error[0]["error"]["code"], 503);
+    let ended = gemini(&mock, "streamGenerateContent", "error-event;after=2;code=503")
+        .unwrap()
+        .json();
+    assert_eq!(ended.as_array().unwrap().len(), 3);
+    assert_eq!(ended[2]["error"]["status"], "UNAVAILABLE");
+    let cut = gemini(&mock, "streamGenerateContent", "cut;after=2;how=end").unwrap();
+    assert!(cut.text().starts_with("[{\n  \"candidates\""), "{}", cut.text());
+    assert!(!cut.text().trim_end().ends_with(']'), "{}", cut.text());
 }

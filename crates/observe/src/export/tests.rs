@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tollgate_base::clock;
 
 use super::*;
-use crate::trace::{Kind, Settings, Tracer, Wire};
+use crate::trace::{Kind, MAX_ATTRIBUTES, Settings, Tracer, Wire};
 use crate::{Metrics, Record};
 
 struct Unit(u64);
@@ -328,6 +328,43 @@ fn request(tracer: Option<&Arc<Tracer>>) {
     record.trace.finish(&record, clock::now());
 }
 
+/// A tracer of everything that hands over to this queue.
+fn tracer(queue: Queue<crate::trace::Finished>) -> Arc<Tracer> {
+    let settings = Settings {
+        wire: Wire::OtlpHttp,
+        sampling: 100.0,
+        timeout: Duration::from_millis(500),
+        service: Arc::from("gateway"),
+        token: None,
+    };
+    Arc::new(Tracer {
+        settings,
+        instance: Arc::from("1@here"),
+        queue,
+    })
+}
+
+#[test]
+fn a_failure_shows_however_many_tags_plugins_leave() {
+    let counts = Counts::new(&Metrics::new(), "trace_spans", "test");
+    let (queue, mut traces) = queue::channel(counts);
+    let record = record();
+    record.trace.begin(&tracer(queue), &record, &mut HeaderMap::new());
+    record.set_span_tag("error", "not ours");
+    for number in 0..2 * MAX_ATTRIBUTES {
+        record.set_span_tag(format!("tag{number}"), number);
+    }
+    record.status.set(503);
+    record.trace.finish(&record, clock::now());
+    let trace = traces.ready().expect("a trace");
+    let attributes = &trace.spans[0].attributes;
+    let text = |name: &str| attributes.get(name).map(|value| value.text().into_owned());
+    assert_eq!(text("error.type").as_deref(), Some("503"));
+    assert_eq!(text("error").as_deref(), Some("true"));
+    assert_eq!(text("tag0").as_deref(), Some("0"));
+    assert_eq!(attributes.iter().count(), MAX_ATTRIBUTES);
+}
+
 #[test]
 fn what_spans_cost() {
     const REQUESTS: u32 = 1_000;
@@ -344,17 +381,7 @@ fn what_spans_cost() {
             instance: Arc::from("1@here"),
         });
         let (pipeline, queue) = Pipeline::new("test".to_owned(), encoder, Takes, counts.clone(), ended);
-        let tracer = Arc::new(Tracer {
-            settings: Settings {
-                wire: Wire::OtlpHttp,
-                sampling: 100.0,
-                timeout: Duration::from_millis(500),
-                service: Arc::from("gateway"),
-                token: None,
-            },
-            instance: Arc::from("1@here"),
-            queue,
-        });
+        let tracer = tracer(queue);
         let began = clock::now();
         for _ in 0..REQUESTS {
             request(traced.then_some(&tracer));

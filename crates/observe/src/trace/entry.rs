@@ -23,19 +23,12 @@ pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
     let failure = failure(record);
     http(active, record, &mut attributes);
     generative(record, &mut attributes);
-    for (name, value) in record.span_tags.borrow().iter() {
-        match value.parse::<i64>() {
-            // Plugins leave texts; these are numbers by convention.
-            Ok(number) if name.starts_with("gen_ai.usage.") => {
-                attributes.set(name.clone(), Value::Number(number))
-            }
-            _ => attributes.set(name.clone(), value.clone()),
-        }
-    }
     if let Some(kind) = &failure {
-        attributes.set("error", "true");
-        attributes.set("error.type", Value::Text(kind.clone()));
+        // Before what plugins left: of that there may be more than a span has room for.
+        attributes.add("error", "true");
+        attributes.add("error.type", Value::Text(kind.clone()));
     }
+    left_by_plugins(record, failure.is_some(), &mut attributes);
     Span {
         kind: Kind::Entry,
         id: active.context.span,
@@ -47,6 +40,20 @@ pub(super) fn span(active: &Active, record: &Record, end: u64) -> Span {
         error: failure.is_some(),
         message: Cow::Borrowed(""),
         attributes,
+    }
+}
+
+/// The tags of plugins; what a request failed of is not theirs to say.
+fn left_by_plugins(record: &Record, has_failed: bool, to: &mut Attributes) {
+    for (name, value) in record.span_tags.borrow().iter() {
+        if has_failed && matches!(&**name, "error" | "error.type") {
+            continue;
+        }
+        match value.parse::<i64>() {
+            // Plugins leave texts; these are numbers by convention.
+            Ok(number) if name.starts_with("gen_ai.usage.") => to.set(name.clone(), Value::Number(number)),
+            _ => to.set(name.clone(), value.clone()),
+        }
     }
 }
 

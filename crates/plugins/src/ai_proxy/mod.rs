@@ -127,6 +127,9 @@ impl Active {
         exchange.record.vendor.set(Some(self.provider.row.name));
         let account = Account::begin(exchange, request);
         let plan = Plan::of(&self.provider, request, account);
+        if let Some(account) = plan.account.as_ref().filter(|_| plan.leaves_body()) {
+            account.passes(&exchange.record, request.body());
+        }
         let choice = self.tokens.choose(&plan, request.headers());
         (plan, choice)
     }

@@ -64,6 +64,11 @@ impl Plan {
         self.api == Some(Api::Chat) && self.body == BodyUse::Json
     }
 
+    /// Whether the body passes through unread.
+    pub(super) fn leaves_body(&self) -> bool {
+        self.body == BodyUse::Leave
+    }
+
     pub(super) fn of(provider: &Provider, request: &Request, account: Option<Rc<Account>>) -> Self {
         let sent = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
         let decoded = path::decoded(sent);

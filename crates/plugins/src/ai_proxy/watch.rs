@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::StatusCode;
-use tollgate_body::{JsonDocument, Request, Response};
+use tollgate_body::{Body, JsonDocument, Request, Response};
 use tollgate_observe::Record;
 use tollgate_observe::conversation::Turn;
 use tollgate_plugin::Exchange;
@@ -77,6 +77,13 @@ impl Account {
             .filter(|name| !name.is_empty())
             .or_else(|| token_usage::model_of_path(path).map(std::borrow::Cow::into_owned));
         state.model = model.map(|name| answer_watch::bounded(name).into_boxed_str());
+    }
+
+    /// Notes a request whose body passes through; nobody else here reads it.
+    pub(super) fn passes(&self, record: &Record, body: &Body) {
+        if self.estimable {
+            self.state.borrow_mut().asked = Asked::at_hand(record, body);
+        }
     }
 
     /// Looks at the answer, in the form in which the client gets it.

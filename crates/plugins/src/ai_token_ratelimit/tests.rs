@@ -237,3 +237,35 @@ async fn what_no_model_answered_is_not_estimated() {
     }
     assert_eq!(run(&plugin, get("/api/items", &[])).await.status, 429);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_prompt_is_estimated_where_its_body_is_at_hand() {
+    let body = json!({"messages": [{"role": "user", "content": "a".repeat(40)}]}).to_string();
+    let streamed = || {
+        let mut request = post("/v1/chat/completions", &[], "");
+        let piece = http_body::Frame::data(bytes::Bytes::from(body.clone()));
+        let pieces = futures_util::stream::iter([Ok::<_, tollgate_base::Error>(piece)]);
+        *request.body_mut() = Body::boxed(http_body_util::StreamBody::new(pieces));
+        request
+    };
+    let whole = || post("/v1/chat/completions", &[], body.clone());
+    let cases: [(Value, &dyn Fn() -> Request, u64); 3] = [
+        (json!({}), &whole, 10),
+        // Passing through, it is known to nobody.
+        (json!({}), &streamed, 0),
+        // A reservation has read it.
+        (json!({RESERVE: "reserve"}), &streamed, 10),
+    ];
+    let answers = [
+        (JSON, r#"{"content":"abcdefgh"}"#),
+        (EVENTS, "data: {\"content\":\"abcdefgh\"}\n\n"),
+    ];
+    for (more, request, input) in cases {
+        let plugin = limit(5000, more.clone());
+        for (content_type, text) in answers {
+            let outcome = run_with(&plugin, request(), &|_: &Request| answer(content_type, text)).await;
+            let tokens = outcome.record.usage.borrow().tokens;
+            assert_eq!((tokens.input, tokens.output), (input, 2), "{more} {text}");
+        }
+    }
+}

@@ -4,8 +4,10 @@
 //! kept as it is.
 
 use bytes::Bytes;
+use tollgate_body::Body;
+use tollgate_observe::Record;
 
-use super::Prose;
+use super::{Prose, is_countable};
 
 /// Texts of a request.
 #[derive(Debug)]
@@ -23,6 +25,18 @@ impl Default for Asked {
 }
 
 impl Asked {
+    /// What a request's body asks, for whoever has no need of its own to read it: known only if all of it is there
+    /// already. One that passes through is not held back for an estimate.
+    pub(crate) fn at_hand(record: &Record, body: &Body) -> Self {
+        match body.known_bytes() {
+            Some(body) => Self::Unread {
+                body,
+                countable: is_countable(record),
+            },
+            None => Self::default(),
+        }
+    }
+
     /// An answer begins to stream: the body is let go.
     pub(crate) fn weigh(&mut self) {
         *self = Self::Read(std::mem::take(self).read());

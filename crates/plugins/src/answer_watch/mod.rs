@@ -7,6 +7,7 @@
 
 mod asked;
 mod estimate;
+mod form;
 mod prose;
 mod template;
 mod whole;
@@ -17,14 +18,14 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use tollgate_base::clock;
-use tollgate_body::coding::Unpacked;
 use tollgate_body::path::{Path, PathValue};
-use tollgate_body::{Body, Look, Request, Response, SseDecoder, SseEvent};
+use tollgate_body::{Request, Response};
 use tollgate_llm::Api;
 use tollgate_observe::Record;
 
 pub(crate) use asked::Asked;
 pub(crate) use estimate::Weight;
+use form::Form;
 pub(crate) use prose::Prose;
 use template::Template;
 use whole::Whole;
@@ -46,7 +47,7 @@ pub(crate) fn bounded(mut name: String) -> String {
 
 /// What a passing answer is shown to.
 pub(crate) trait Observer {
-    /// The data of an event of a streamed answer.
+    /// The data of an event of a streamed answer, or an element of one that is an array.
     fn event(&self, data: &[u8]);
     /// A piece of any other answer.
     fn frame(&self, data: &Bytes);
@@ -57,6 +58,7 @@ pub(crate) trait Observer {
 pub(crate) struct Watch {
     /// Which of the exchange's answers it is.
     number: u32,
+    form: Form,
     pub(crate) streamed: bool,
     /// Of a type that may be read.
     is_text: bool,
@@ -74,7 +76,7 @@ pub(crate) struct Watch {
 /// How an answer is shown, as its head tells.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Kind {
-    streamed: bool,
+    form: Form,
     is_text: bool,
 }
 
@@ -107,14 +109,16 @@ impl Watch {
     /// The watch over an answer that begins; an earlier one of the same exchange is forgotten.
     pub(crate) fn begin(record: &Record, response: &Response) -> Self {
         let content_type = content_type(response.headers());
-        let streamed = is_event_stream(content_type);
         let is_good = response.status().is_success();
+        let form = Form::of(record, content_type, is_good);
+        let streamed = form != Form::Plain;
         let mut usage = record.usage.borrow_mut();
         if is_good {
             usage.begin(streamed);
         }
         Self {
             number: usage.answers,
+            form,
             streamed,
             is_text: is_text(content_type),
             is_good,
@@ -128,8 +132,8 @@ impl Watch {
 
     /// What the answer is to whom it is shown.
     pub(crate) fn kind(&self) -> Kind {
-        let (streamed, is_text) = (self.streamed, self.is_text);
-        Kind { streamed, is_text }
+        let (form, is_text) = (self.form, self.is_text);
+        Kind { form, is_text }
     }
 
     /// For whoever wants an answer's usage alone: of one that is no stream no more is kept than that takes.
@@ -266,88 +270,15 @@ impl Watch {
 
 /// Shows the answer to `observer` from now on.
 pub(crate) fn observe(response: &mut Response, kind: Kind, observer: impl Observer + 'static) {
-    let Kind { streamed, is_text } = kind;
+    let Kind { form, is_text } = kind;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS || !is_text {
         return;
     }
-    let coding = header_text(response.headers(), CONTENT_ENCODING).trim();
-    if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
-        let body = response.body_mut().take();
-        *response.body_mut() = observe_plain(body, streamed, observer);
-    } else if let Some(unpacked) = Unpacked::of(coding) {
-        let body = response.body_mut().take();
-        *response.body_mut() = body.observe(Packed {
-            unpacked,
-            streamed,
-            decoder: streamed.then(SseDecoder::new),
-            observer,
-        });
-    }
-}
-
-fn observe_plain(body: Body, streamed: bool, observer: impl Observer + 'static) -> Body {
-    if streamed {
-        return body.observe_events(move |data| observer.event(data));
-    }
-    // Whole already, as after a translation: it stays what it is for the plugins further out.
-    if let Some(whole) = body.known_bytes() {
-        observer.frame(&whole);
-        return body;
-    }
-    body.observe_data(move |data| observer.frame(data))
-}
-
-/// Shows what comes out of a compressed answer.
-struct Packed<O> {
-    unpacked: Unpacked,
-    streamed: bool,
-    /// `None` once there is nothing more to see of a stream.
-    decoder: Option<SseDecoder>,
-    observer: O,
-}
-
-impl<O: Observer> Look for Packed<O> {
-    fn data(&mut self, data: &Bytes) {
-        let Self {
-            unpacked,
-            streamed,
-            decoder,
-            observer,
-        } = self;
-        unpacked.frame(data, |plain| {
-            if !*streamed {
-                observer.frame(&plain);
-                return;
-            }
-            let Some(open) = decoder else { return };
-            let mut is_over = false;
-            for event in open.push(plain) {
-                match event {
-                    Ok(event) => show(&event, observer),
-                    Err(_) => is_over = true,
-                }
-            }
-            if is_over {
-                *decoder = None;
-            }
-        });
-    }
-
-    fn end(&mut self) {
-        // Where unpacking stopped half-way, so did the event.
-        if self.unpacked.is_readable()
-            && let Some(mut decoder) = self.decoder.take()
-            && let Some(last) = decoder.finish()
-        {
-            show(&last, &self.observer);
-        }
-    }
-}
-
-fn show(event: &SseEvent, observer: &impl Observer) {
-    if let Some(data) = event.data_slice() {
-        observer.event(&data);
-    }
+    let coding = header_text(response.headers(), CONTENT_ENCODING)
+        .trim()
+        .to_owned();
+    let body = response.body_mut().take();
+    *response.body_mut() = form::show(body, form, &coding, observer);
 }
 
 /// Whether the tokens of the answer to `request` may be estimated.
@@ -398,12 +329,6 @@ fn with_quotes<'d>(data: &'d [u8], inside: &[u8]) -> &'d [u8] {
 fn place_in(text: &[u8], part: &[u8]) -> Range<usize> {
     let start = part.as_ptr().addr() - text.as_ptr().addr();
     start..start + part.len()
-}
-
-fn is_event_stream(content_type: &str) -> bool {
-    const EVENTS: &[u8] = b"text/event-stream";
-    let start = content_type.as_bytes().get(..EVENTS.len());
-    start.is_some_and(|start| start.eq_ignore_ascii_case(EVENTS))
 }
 
 fn is_text(content_type: &str) -> bool {

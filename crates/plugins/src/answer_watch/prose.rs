@@ -145,6 +145,8 @@ fn unescaped(inside: &[u8]) -> Option<Cow<'_, str>> {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
 
     fn stream(pieces: &[&str]) -> Prose {
@@ -206,5 +208,47 @@ mod tests {
         let json = Bytes::from(format!(r#"{{"content":"{piece}{piece}"}}"#));
         assert_eq!(source(&Prose::of_json(&json, true)), Source::Estimated);
         assert_eq!(source(&stream(&["\\ud8", "\\q"])), Source::Estimated);
+    }
+
+    /// Texts of several kinds, their tokens in OpenAI's two vocabularies (GPT-4's, and that of everything since), and how
+    /// many per cent of these an estimate may come to: what docs/plugins/ai-statistics.md promises.
+    const SAMPLES: [(&str, [u64; 2], Range<u64>); 5] = [
+        (ENGLISH, [91, 91], 60..141),
+        (CHINESE, [128, 90], 60..141),
+        (CODE, [100, 103], 60..141),
+        (JSON, [112, 112], 60..141),
+        (RUSSIAN, [77, 46], 100..401),
+    ];
+    const ENGLISH: &str = "The gateway sits between your applications and the models they talk to. It checks who is asking, picks a \
+        vendor that is awake, and writes down what every answer has cost. When a stream breaks off in the middle, the client is \
+        told so instead of being left with half a sentence, and the tokens that were spent are counted all the same. Nothing of \
+        this needs a change in the application: it keeps its SDK, its prompts and its habits.";
+    const CHINESE: &str = "网关位于应用和大模型之间。它检查是谁在提问，选择一个可用的供应商，并记录每个回答花费了多少。\
+        如果流式回答在中途断开，客户端会得到明确的提示，而不是半句话；已经消耗的令牌照样计入账单。\
+        应用程序不需要任何修改：它的开发包、提示词和使用习惯都保持原样。";
+    const CODE: &str = "pub fn tokens(text: &str) -> u64 {\n    let (mut ascii, mut other) = (0_u64, 0_u64);\n    for character in \
+        text.chars() {\n        match character.is_ascii() {\n            true => ascii += 1,\n            false => other += 1,\n        \
+        }\n    }\n    ascii.div_ceil(4) + other\n}\n\n#[test]\nfn empty_texts_cost_nothing() {\n    assert_eq!(tokens(\"\"), 0);\n}\n";
+    const JSON: &str = "{\n  \"city\": \"Hangzhou\",\n  \"forecast\": [\n    {\"date\": \"2026-11-29\", \"high\": 14.5, \"low\": \
+        6, \"rain\": false},\n    {\"date\": \"2026-11-30\", \"high\": 11, \"low\": 4.25, \"rain\": true}\n  ],\n  \"source\": \
+        {\"name\": \"weather-service\", \"request_id\": \"b3a1f8b0-7ff4-49d8\"}\n}";
+    const RUSSIAN: &str = "Шлюз стоит между приложением и моделью: он проверяет, кто спрашивает, выбирает поставщика и записывает, \
+        сколько стоил каждый ответ. Если поток обрывается, клиент узнаёт об этом сразу.";
+
+    #[test]
+    fn estimates_are_as_near_as_is_promised_and_counts_are_exact() {
+        let vocabularies = Vocabularies::load().unwrap();
+        for (text, known, promised) in SAMPLES {
+            let body = Bytes::from(serde_json::json!({ "input": text }).to_string());
+            let tokens =
+                |countable, model| Prose::of_json(&body, countable).tokens(Some(model), Some(&vocabularies));
+            for (model, known) in ["gpt-4", "gpt-4o"].into_iter().zip(known) {
+                assert_eq!(tokens(true, model), (known, Source::Counted), "{model}: {text}");
+                let (estimate, source) = tokens(false, model);
+                assert_eq!(source, Source::Estimated);
+                let percent = estimate * 100 / known;
+                assert!(promised.contains(&percent), "{percent} % for {model}: {text}");
+            }
+        }
     }
 }

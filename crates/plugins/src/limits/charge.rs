@@ -17,7 +17,7 @@ use tollgate_observe::Record;
 use tollgate_plugin::Exchange;
 use tollgate_store::{Settlement, Store};
 
-use crate::answer_watch::{self, Observer, Prose, Watch, Weight};
+use crate::answer_watch::{self, Asked, Observer, Watch, Weight};
 use crate::table::ParseContext;
 
 /// Largest request body that is read for an estimate, in bytes; `ai-proxy` reads as much.
@@ -37,8 +37,13 @@ impl Charge {
         request: &Request,
         spend: impl FnOnce(&Record, u64) + 'static,
     ) -> Self {
+        let estimable = answer_watch::is_estimable(request);
         let account = Rc::new(Account {
-            estimable: answer_watch::is_estimable(request),
+            estimable,
+            asked: RefCell::new(match estimable {
+                true => Asked::at_hand(record, request.body()),
+                false => Asked::default(),
+            }),
             watch: RefCell::default(),
             record: Rc::downgrade(record),
         });
@@ -58,10 +63,14 @@ impl Charge {
     /// Reads the answer where nobody further in does.
     pub(crate) fn answered(&self, record: &Record, response: &mut Response) {
         if record.usage.borrow().answers > 0 || !response.status().is_success() {
+            self.0.asked.take();
             return;
         }
         let watch = Watch::begin(record, response).for_usage();
         let kind = watch.kind();
+        if watch.streamed {
+            self.0.asked.borrow_mut().weigh();
+        }
         self.0.watch.replace(Some(Box::new(watch)));
         answer_watch::observe(response, kind, self.0.clone());
     }
@@ -71,6 +80,8 @@ impl Charge {
 struct Account {
     /// The request is one whose tokens may be estimated.
     estimable: bool,
+    /// Texts of the request, if its body was at hand.
+    asked: RefCell<Asked>,
     /// `None` where somebody further in reads the answer.
     watch: RefCell<Option<Box<Watch>>>,
     record: Weak<Record>,
@@ -82,8 +93,8 @@ impl Account {
             return;
         };
         drop(watch.finish(record));
-        if self.estimable {
-            watch.supply(record, &Prose::default());
+        if self.estimable && watch.lacks_usage(record) {
+            watch.supply(record, &self.asked.take().read());
         }
     }
 }

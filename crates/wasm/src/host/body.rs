@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{Guest, Outcome, Status, give, read, write_u32};
-use crate::limits::{BODY_BYTES, Bound};
+use crate::limits::Bound;
 use crate::state::{Stage, State};
 use crate::stream::{Direction, Side};
 
@@ -22,8 +22,11 @@ fn readable<R>(state: &mut State, buffer: u32, look: impl FnOnce(&[u8]) -> R) ->
             let side = body(state, buffer)?;
             Some(look(&side.body))
         }
-        CALL_BODY if state.answer.redis.is_none() => Some(look(&state.answer.body)),
-        REDIS_ANSWER => state.answer.redis.as_ref().map(|answer| look(answer)),
+        CALL_BODY => {
+            let answer = state.answer.as_ref().filter(|answer| answer.redis.is_none());
+            answer.map(|answer| look(&answer.body))
+        }
+        REDIS_ANSWER => state.answer.as_ref()?.redis.as_ref().map(|reply| look(reply)),
         VM_CONFIG if state.stage == Stage::Starting => Some(look(&[])),
         PLUGIN_CONFIG if state.stage == Stage::Configuring => Some(look(&state.generation.spec.config)),
         _ => None,
@@ -81,10 +84,11 @@ pub(super) fn set(
     }
     let data = read(guest, data, size)?;
     let (start, length) = (usize::try_from(start)?, usize::try_from(length)?);
+    let most = guest.data().generation.host.limits.body;
     let side = body(guest.data_mut(), buffer).ok_or(Status::NotFound)?;
     // What takes the place of the rest may be longer than it, up to the limit.
     let taken = side.body.len().saturating_sub(start).min(length);
-    if data.len() > taken && side.body.len() - taken + data.len() > side.limit.max(BODY_BYTES) {
+    if data.len() > taken && side.body.len() - taken + data.len() > side.limit.max(most) {
         guest.data().generation.metrics.beyond(Bound::Body);
         return Err(Status::InternalFailure.into());
     }

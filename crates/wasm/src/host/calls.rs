@@ -6,13 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
+use http_body_util::{BodyExt, Full};
 use tollgate_body::{Body, Request};
 
 use super::header::Range;
 use super::{Fault, Guest, Outcome, Status, read, read_text, slice, write_u32};
 use crate::head::Head;
-use crate::limits::Bound;
+use crate::limits::{Bound, Room};
 use crate::pairs;
+use crate::share::Share;
 use crate::state::{Order, RedisSetting};
 
 /// "No timeout" of a call: nothing waits longer.
@@ -28,21 +30,22 @@ pub(super) struct HttpCall {
 }
 
 pub(super) fn http_call(guest: &mut Guest<'_>, call: &HttpCall, token_to: u32) -> Outcome {
-    let bytes = room(guest, &[call.upstream, call.headers, call.body])?;
+    let share = room(guest, &[call.upstream, call.headers, call.body, call.trailers])?;
     let cluster = read_text(guest, call.upstream.0, call.upstream.1)?;
     let headers = pairs::decode(slice(guest, call.headers.0, call.headers.1)?);
     let body = Bytes::from(read(guest, call.body.0, call.body.1)?);
-    slice(guest, call.trailers.0, call.trailers.1)?;
+    let trailers = pairs::decode(slice(guest, call.trailers.0, call.trailers.1)?);
     slice(guest, token_to, 4)?;
     let timeout = match i32::try_from(call.timeout) {
         Err(_) => return Err(Status::BadArgument.into()),
         Ok(0) => LONGEST,
         Ok(_) => Duration::from_millis(u64::from(call.timeout)),
     };
-    let request = Box::new(request(&headers, body).ok_or(Status::BadArgument)?);
-    let token = order(guest, &cluster, bytes, |token, cluster, caller| Order::Http {
+    let room = guest.data().generation.host.limits.head;
+    let request = Box::new(request(room, &headers, body, &trailers).ok_or(Status::BadArgument)?);
+    let token = order(guest, &cluster, |token, cluster, caller| Order::Http {
         token,
-        bytes,
+        share,
         cluster,
         request,
         timeout,
@@ -52,7 +55,7 @@ pub(super) fn http_call(guest: &mut Guest<'_>, call: &HttpCall, token_to: u32) -
 }
 
 /// The request of a call; `None` without `:method`, `:path` and `:authority`.
-fn request(headers: &[pairs::Pair], body: Bytes) -> Option<Request> {
+fn request(room: Room, headers: &[pairs::Pair], body: Bytes, trailers: &[pairs::Pair]) -> Option<Request> {
     let has = |name: &[u8]| headers.iter().any(|(key, _)| key == name);
     if !(has(b":method") && has(b":path") && has(b":authority")) {
         return None;
@@ -60,31 +63,43 @@ fn request(headers: &[pairs::Pair], body: Bytes) -> Option<Request> {
     let (parts, ()) = http::Request::new(()).into_parts();
     let mut head = Head::Request(parts);
     for (name, value) in headers {
-        head.add(name, value);
+        head.add(room, name, value);
     }
     if !body.is_empty() {
         let length = body.len().to_string();
-        head.replace(CONTENT_LENGTH.as_str().as_bytes(), length.as_bytes());
+        head.replace(room, CONTENT_LENGTH.as_str().as_bytes(), length.as_bytes());
     }
+    let body = with_trailers(room, body, trailers);
     match head {
-        Head::Request(parts) => Some(Request::from_parts(parts, Body::bytes(body))),
+        Head::Request(parts) => Some(Request::from_parts(parts, body)),
         Head::Response(_) | Head::Plain(_) => None,
     }
 }
 
-/// Bytes of a call's parts, when the instance's calls may hold so many more.
-fn room(guest: &Guest<'_>, parts: &[Range]) -> Result<usize, Fault> {
+/// They reach the other side where the protocol has room for them, as in Envoy: over HTTP/2.
+fn with_trailers(room: Room, body: Bytes, trailers: &[pairs::Pair]) -> Body {
+    if trailers.is_empty() {
+        return Body::bytes(body);
+    }
+    let mut head = Head::Plain(HeaderMap::new());
+    for (name, value) in trailers {
+        head.add(room, name, value);
+    }
+    let fields = std::mem::take(head.fields_mut());
+    let whole = Full::new(body).map_err(|never| match never {});
+    Body::boxed(whole.with_trailers(std::future::ready(Some(Ok(fields)))))
+}
+
+/// A share for a call's parts, when the instance's calls may hold so many more bytes.
+fn room(guest: &Guest<'_>, parts: &[Range]) -> Result<Share, Fault> {
     let mut bytes = 0_usize;
     for (_, size) in parts {
         bytes = bytes.saturating_add(usize::try_from(*size)?);
     }
-    let state = guest.data();
-    match state.call_bytes.saturating_add(bytes) > state.generation.host.limits.call_bytes {
-        true => {
-            state.generation.metrics.beyond(Bound::CallBytes);
-            Err(Status::InternalFailure.into())
-        }
-        false => Ok(bytes),
+    let mut share = Share::new(guest.data());
+    match share.grow(bytes) {
+        true => Ok(share),
+        false => Err(Status::InternalFailure.into()),
     }
 }
 
@@ -92,7 +107,6 @@ fn room(guest: &Guest<'_>, parts: &[Range]) -> Result<usize, Fault> {
 fn order(
     guest: &mut Guest<'_>,
     cluster: &str,
-    bytes: usize,
     make: impl FnOnce(u32, String, std::rc::Rc<dyn tollgate_plugin::Caller>) -> Order,
 ) -> Result<u32, Status> {
     let state = guest.data_mut();
@@ -107,7 +121,6 @@ fn order(
     let token = state.token();
     if let Some(caller) = caller {
         state.calls += 1;
-        state.call_bytes += bytes;
         state.orders.push(make(token, cluster.to_owned(), caller));
     }
     Ok(token)
@@ -150,7 +163,7 @@ pub(super) fn redis_init(
 }
 
 pub(super) fn redis_call(guest: &mut Guest<'_>, upstream: Range, query: Range, token_to: u32) -> Outcome {
-    let bytes = room(guest, &[upstream, query])?;
+    let share = room(guest, &[upstream, query])?;
     let target = read_text(guest, upstream.0, upstream.1)?;
     let cluster = target.split('?').next().unwrap_or_default().to_owned();
     let query = Bytes::from(read(guest, query.0, query.1)?);
@@ -158,9 +171,9 @@ pub(super) fn redis_call(guest: &mut Guest<'_>, upstream: Range, query: Range, t
     if !guest.data().redis.contains_key(&cluster) {
         return Err(Status::BadArgument.into());
     }
-    let token = order(guest, &cluster, bytes, |token, cluster, caller| Order::Redis {
+    let token = order(guest, &cluster, |token, cluster, caller| Order::Redis {
         token,
-        bytes,
+        share,
         cluster,
         query,
         caller,

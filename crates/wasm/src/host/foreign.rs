@@ -7,24 +7,23 @@ use flate2::Compression;
 use flate2::read::{ZlibDecoder, ZlibEncoder};
 
 use super::header::Range;
-use super::{Guest, Outcome, Status, control, give, log, read, read_text};
-
-/// Most bytes that `uncompress` makes.
-const UNCOMPRESSED_LIMIT: u64 = 16 * 1024 * 1024;
+use super::{Guest, Outcome, Status, control, give, log, read_text, slice};
+use crate::generation::Generation;
+use crate::limits::Bound;
 
 pub(super) fn call(guest: &mut Guest<'_>, name: Range, argument: Range, to: u32, size_to: u32) -> Outcome {
     let name = read_text(guest, name.0, name.1)?;
-    let argument = read(guest, argument.0, argument.1)?;
+    let bytes = slice(guest, argument.0, argument.1)?;
     let result = match name.as_str() {
         "get_log_level" => log::level().to_le_bytes().to_vec(),
         "set_global_max_requests_per_io_cycle" | "declare_property" => Vec::new(),
         "inject_encoded_data_to_filter_chain" | "inject_encoded_data_to_filter_chain_on_header" => {
-            let (body, end) = injection(&argument).ok_or(Status::ParseFailure)?;
+            let (body, end) = injection(bytes).ok_or(Status::ParseFailure)?;
             control::inject_bytes(guest.data_mut(), body, end)?;
             Vec::new()
         }
-        "compress" => through(ZlibEncoder::new(&argument[..], Compression::default()))?,
-        "uncompress" => through(ZlibDecoder::new(&argument[..]))?,
+        "compress" => compress(&guest.data().generation, bytes)?,
+        "uncompress" => uncompress(&guest.data().generation, bytes)?,
         _ => return Err(Status::NotFound.into()),
     };
     // A caller without use for the result passes no place for it.
@@ -34,12 +33,33 @@ pub(super) fn call(guest: &mut Guest<'_>, name: Range, argument: Range, to: u32,
     give(guest, &result, to, size_to)
 }
 
-fn through(stream: impl Read) -> Result<Vec<u8>, Status> {
+fn compress(generation: &Generation, bytes: &[u8]) -> Result<Vec<u8>, Status> {
+    if bytes.len() > generation.host.limits.compress {
+        generation.metrics.beyond(Bound::Compress);
+        return Err(Status::InternalFailure);
+    }
+    through(ZlibEncoder::new(bytes, Compression::default()))
+}
+
+/// Also what goes in is bounded: there are endless texts that stand for nothing.
+fn uncompress(generation: &Generation, bytes: &[u8]) -> Result<Vec<u8>, Status> {
+    let most = generation.host.limits.uncompress;
+    let made = match bytes.len() <= most {
+        true => through(ZlibDecoder::new(bytes).take(most as u64 + 1))?,
+        false => Vec::new(),
+    };
+    if bytes.len().max(made.len()) > most {
+        generation.metrics.beyond(Bound::Uncompress);
+        return Err(Status::InternalFailure);
+    }
+    Ok(made)
+}
+
+fn through(mut stream: impl Read) -> Result<Vec<u8>, Status> {
     let mut out = Vec::new();
-    let read = stream.take(UNCOMPRESSED_LIMIT + 1).read_to_end(&mut out);
-    match read {
-        Ok(size) if size as u64 <= UNCOMPRESSED_LIMIT => Ok(out),
-        _ => Err(Status::SerializationFailure),
+    match stream.read_to_end(&mut out) {
+        Ok(_) => Ok(out),
+        Err(_) => Err(Status::SerializationFailure),
     }
 }
 

@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::{Fault, Guest, Outcome, Status, give, parts, piece, slice, write_u32};
 use crate::head::Head;
-use crate::limits::Bound;
+use crate::limits::{Bound, Room};
 use crate::pairs;
 use crate::state::State;
 use crate::stream::Direction;
@@ -33,9 +33,10 @@ fn readable<R>(state: &mut State, map: u32, look: impl FnOnce(&Head) -> R) -> Op
             let open = side.trailers_open.then_some(side.trailers.as_ref())?;
             open.map(|fields| look(&trailers(fields)))
         }
-        CALL_HEADERS => state.answer.head.as_ref().map(look),
+        CALL_HEADERS => state.answer.as_ref()?.head.as_ref().map(look),
         CALL_TRAILERS => state
             .answer
+            .as_ref()?
             .trailers
             .as_ref()
             .map(|fields| look(&trailers(fields))),
@@ -44,8 +45,9 @@ fn readable<R>(state: &mut State, map: u32, look: impl FnOnce(&Head) -> R) -> Op
 }
 
 /// Lets `change` write a map; it says whether the map had room.
-fn writable(state: &mut State, map: u32, change: impl FnOnce(&mut Head) -> bool) -> Outcome {
-    let had_room = changed(state, map, change)?;
+fn writable(state: &mut State, map: u32, change: impl FnOnce(&mut Head, Room) -> bool) -> Outcome {
+    let room = state.generation.host.limits.head;
+    let had_room = changed(state, map, |head| change(head, room))?;
     if had_room {
         return Ok(());
     }
@@ -147,9 +149,8 @@ pub(super) fn size(guest: &mut Guest<'_>, map: u32, to: u32) -> Outcome {
 
 pub(super) fn set_pairs(guest: &mut Guest<'_>, map: u32, at: u32, length: u32) -> Outcome {
     let all = pairs::decode(slice(guest, at, length)?);
-    writable(guest.data_mut(), map, |head| {
-        head.set_all(all.iter().map(|(name, value)| (&name[..], &value[..])));
-        true
+    writable(guest.data_mut(), map, |head, room| {
+        head.set_all(room, all.iter().map(|(name, value)| (&name[..], &value[..])))
     })
 }
 
@@ -166,16 +167,16 @@ pub(super) type Range = (u32, u32);
 pub(super) fn edit(guest: &mut Guest<'_>, edit: Edit, map: u32, key: Range, value: Range) -> Outcome {
     let (memory, state) = parts(guest)?;
     let (key, value) = (piece(memory, key.0, key.1)?, piece(memory, value.0, value.1)?);
-    writable(state, map, |head| match edit {
-        Edit::Add => head.add(key, value),
-        Edit::Replace => head.replace(key, value),
+    writable(state, map, |head, room| match edit {
+        Edit::Add => head.add(room, key, value),
+        Edit::Replace => head.replace(room, key, value),
     })
 }
 
 pub(super) fn remove(guest: &mut Guest<'_>, map: u32, key: u32, key_size: u32) -> Outcome {
     let (memory, state) = parts(guest)?;
     let key = piece(memory, key, key_size)?;
-    writable(state, map, |head| {
+    writable(state, map, |head, _| {
         head.remove(key);
         true
     })

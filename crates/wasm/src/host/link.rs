@@ -2,7 +2,7 @@
 
 use wasmtime::{Engine, ExternType, FuncType, Linker, Module, Val};
 
-use super::{Fault, Guest, Status, answer};
+use super::{Guest, Status, answer};
 use super::{body, calls, control, foreign, header, log, property, shared, stat, wasi};
 use crate::state::State;
 
@@ -113,7 +113,7 @@ fn define_shared(linker: &mut Linker<State>) -> wasmtime::Result<()> {
         "get_shared_data"(guest, key: u32, size: u32, to: u32, size_to: u32, cas_to: u32) => shared::get(guest, (key, size), to, size_to, cas_to);
         "set_shared_data"(guest, key: u32, key_size: u32, value: u32, size: u32, cas: u32) => shared::set(guest, (key, key_size), (value, size), cas);
         "register_shared_queue"(guest, name: u32, size: u32, to: u32) => shared::register(guest, (name, size), to);
-        "resolve_shared_queue"(guest, vm: u32, vm_size: u32, name: u32, size: u32, to: u32) => super::slice(guest, vm, vm_size).map(|_| ()).map_err(Fault::from).and_then(|()| shared::resolve(guest, (name, size), to));
+        "resolve_shared_queue"(guest, vm: u32, vm_size: u32, name: u32, size: u32, to: u32) => shared::resolve(guest, (vm, vm_size), (name, size), to);
         "dequeue_shared_queue"(guest, id: u32, to: u32, size_to: u32) => shared::dequeue(guest, id, to, size_to);
         "enqueue_shared_queue"(guest, id: u32, item: u32, size: u32) => shared::enqueue(guest, id, (item, size));
         "define_metric"(guest, kind: u32, name: u32, size: u32, to: u32) => stat::define(guest, kind, (name, size), to);

@@ -5,14 +5,22 @@ use std::time::{Duration, SystemTime};
 use tollgate_base::clock;
 use tracing::{Level, enabled};
 
-use super::{Guest, Outcome, Status, read_text, write_u32, write_u64};
+use super::{Guest, Outcome, Status, read_text, slice, write_u32, write_u64};
+use crate::limits::Bound;
 use crate::state::{LOG_TARGET, ROOT};
 
 pub(super) fn log(guest: &mut Guest<'_>, level: u32, text: u32, size: u32) -> Outcome {
     if level > 5 {
         return Err(Status::BadArgument.into());
     }
-    let text = read_text(guest, text, size)?;
+    slice(guest, text, size)?;
+    // Nothing interrupts a call; a longer line is cut.
+    let generation = &guest.data().generation;
+    let most = u32::try_from(generation.host.limits.write).unwrap_or(u32::MAX);
+    if size > most {
+        generation.metrics.beyond(Bound::Write);
+    }
+    let text = read_text(guest, text, size.min(most))?;
     guest.data().log(level, &text);
     Ok(())
 }

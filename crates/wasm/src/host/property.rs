@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate_base::clock;
+use tollgate_base::{Flag, clock};
 use tollgate_observe::Record;
 
 use super::header::Range;
@@ -33,21 +33,20 @@ pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
         return Err(Status::BadArgument.into());
     }
     let path = String::from_utf8_lossy(path);
-    let value = String::from_utf8_lossy(value).into_owned();
     if path == "wasm_need_rebuild" {
-        state.rebuild = value == "true";
+        state.rebuild = value == b"true";
         return Ok(());
     }
     let generation = state.generation.clone();
     let limits = &generation.host.limits;
     let stream = state.stream().ok_or(Status::NotFound)?;
     match &*path {
-        "clear_route_cache" => stream.keep_route = value == "off",
-        "set_decoder_buffer_limit" => set_limit(stream, Direction::Request, &value, limits),
-        "set_encoder_buffer_limit" => set_limit(stream, Direction::Response, &value, limits),
+        "clear_route_cache" => stream.keep_route = value == b"off",
+        "set_decoder_buffer_limit" => set_limit(stream, Direction::Request, value, limits),
+        "set_encoder_buffer_limit" => set_limit(stream, Direction::Response, value, limits),
         _ => {
             let record = stream.record.upgrade().ok_or(Status::NotFound)?;
-            if !has_room(&record, &path, &value, limits) {
+            if !has_room(&record, &path, value, limits) {
                 generation.metrics.beyond(Bound::Properties);
                 return Err(Status::InternalFailure.into());
             }
@@ -58,19 +57,20 @@ pub(super) fn set(guest: &mut Guest<'_>, path: Range, value: Range) -> Outcome {
 }
 
 /// A module cannot read more than its own memory.
-fn set_limit(stream: &mut Stream, direction: Direction, value: &str, limits: &Limits) {
-    if let Ok(limit) = value.parse::<usize>() {
-        stream.side(direction).limit = limit.min(limits.memory);
+fn set_limit(stream: &mut Stream, direction: Direction, value: &[u8], limits: &Limits) {
+    let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    if let Some(limit) = number {
+        stream.side(direction).limit = limits.memory.min(limit);
     }
 }
 
 /// Whether a request takes a value beside what was left on it. One that it replaces does not count.
-fn has_room(record: &Record, path: &str, value: &str, limits: &Limits) -> bool {
+fn has_room(record: &Record, path: &str, value: &[u8], limits: &Limits) -> bool {
     let (state, tags) = (record.filter_state.borrow(), record.span_tags.borrow());
     let tag = path.strip_prefix("trace_span_tag.");
     let values = state
         .iter()
-        .filter(|entry| tag.is_some() || entry.0.strip_prefix("wasm.") != Some(path));
+        .filter(|entry| tag.is_some() || path_of(&entry.0) != Some(path));
     let others = values.chain(tags.iter().filter(|entry| tag != Some(&*entry.0)));
     let (count, bytes) = others.fold((1, path.len() + value.len()), |(count, bytes), (name, text)| {
         (count + 1, bytes + name.len() + text.len())
@@ -78,12 +78,32 @@ fn has_room(record: &Record, path: &str, value: &str, limits: &Limits) -> bool {
     count <= limits.properties && bytes <= limits.property_bytes
 }
 
-fn leave(record: &Record, path: &str, value: String) {
+/// The path of a value that a module left, from its key in the record.
+fn path_of(key: &str) -> Option<&str> {
+    key.strip_prefix("wasm")?.strip_prefix(['.', '\0'])
+}
+
+/// Key of what is no text: its bytes stand there as characters, beside the text that the access log shows for it.
+fn raw_key(path: &str) -> String {
+    format!("wasm\0{path}")
+}
+
+fn leave(record: &Record, path: &str, value: &[u8]) {
+    let text = String::from_utf8_lossy(value).into_owned();
     if let Some(tag) = path.strip_prefix("trace_span_tag.") {
-        record.set_span_tag(tag.to_owned(), value);
-    } else if path != "ai_log" || !record.replace_ai_log(&value) {
-        record.set_filter_state(format!("wasm.{path}"), value);
+        return record.set_span_tag(tag.to_owned(), text);
     }
+    if path == "ai_log" && record.replace_ai_log(&text) {
+        return;
+    }
+    match text.as_bytes() == value {
+        true => {
+            let key = raw_key(path);
+            record.filter_state.borrow_mut().retain(|entry| entry.0 != key);
+        }
+        false => record.set_filter_state(raw_key(path), value.iter().copied().map(char::from).collect()),
+    }
+    record.set_filter_state(format!("wasm.{path}"), text);
 }
 
 /// The value as proxy-wasm encodes it.
@@ -114,10 +134,12 @@ fn left(record: &Record, path: &str) -> Option<Vec<u8>> {
     {
         return Some(text.into_bytes());
     }
-    let name = format!("wasm.{path}");
     let state = record.filter_state.borrow();
-    let found = state.iter().find(|(key, _)| *key == name);
-    found.map(|(_, value)| value.clone().into_bytes())
+    let find = |name: String| state.iter().find(|(key, _)| *key == name);
+    if let Some((_, raw)) = find(raw_key(path)) {
+        return raw.chars().map(|byte| u8::try_from(byte).ok()).collect();
+    }
+    find(format!("wasm.{path}")).map(|(_, value)| value.clone().into_bytes())
 }
 
 fn known(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<Vec<u8>> {
@@ -145,11 +167,20 @@ fn known(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<Vec<
         ["upstream", "transport_failure_reason"] => {
             Some(record.upstream_failure.borrow().as_ref()?.clone().into_bytes())
         }
-        ["filter_state", name] => {
-            let state = record.filter_state.borrow();
-            let found = state.iter().find(|(key, _)| key == name);
-            found.map(|(_, value)| value.clone().into_bytes())
-        }
+        ["metadata", "filter_metadata", rest @ ..] => dynamic(record, rest),
+        // Those of the configuration have nothing in them.
+        ["route_metadata", rest @ ..] if stream.route.is_some() => nothing_in(rest),
+        ["cluster_metadata", rest @ ..] if stream.cluster.is_some() => nothing_in(rest),
+        ["upstream_host_metadata", rest @ ..] if record.upstream_peer.get().is_some() => nothing_in(rest),
+        ["listener_metadata", rest @ ..] => nothing_in(rest),
+        ["filter_state", name] => match name.strip_prefix("wasm.") {
+            Some(path) => left(record, path),
+            None => {
+                let state = record.filter_state.borrow();
+                let found = state.iter().find(|(key, _)| key == name);
+                found.map(|(_, value)| value.clone().into_bytes())
+            }
+        },
         _ => None,
     }
 }
@@ -213,6 +244,7 @@ fn response(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<V
                 false => Some(details.as_bytes().to_vec()),
             }
         }
+        ["flags"] => number(record.flags.get().iter().map(flag_bit).sum()),
         ["size" | "total_size"] => number(i64::try_from(record.bytes_sent.get()).ok()?),
         ["grpc_status"] => {
             let trailers = side
@@ -226,6 +258,59 @@ fn response(stream: &mut Stream, record: &Record, segments: &[&str]) -> Option<V
         ["trailers", rest @ ..] => fields(&Head::Plain(side.trailers.clone()?), rest),
         _ => None,
     }
+}
+
+/// Envoy's number of a response flag, for a sum of them.
+fn flag_bit(flag: Flag) -> i64 {
+    let bit = match flag {
+        Flag::NoHealthyUpstream => 1,
+        Flag::UpstreamTimeout => 2,
+        Flag::UpstreamReset => 4,
+        Flag::UpstreamConnectFailure => 5,
+        Flag::UpstreamCut => 6,
+        Flag::UpstreamOverflow => 7,
+        Flag::NoRoute => 8,
+        Flag::RateLimited => 11,
+        Flag::Unauthorized => 12,
+        Flag::DownstreamDisconnect => 14,
+        Flag::RetriesExhausted => 15,
+        Flag::StreamIdle => 16,
+        Flag::DownstreamProtocolError => 18,
+        Flag::UpstreamProtocolError => 23,
+        Flag::NoCluster => 24,
+        Flag::Overload => 25,
+    };
+    1 << bit
+}
+
+/// The values that plugins left under a name space, or one of them.
+fn dynamic(record: &Record, segments: &[&str]) -> Option<Vec<u8>> {
+    let metadata = record.metadata.borrow();
+    let within = |space: &str| {
+        let values = metadata.iter().map(|(key, value)| (key.split_once(':'), value));
+        let own = values.filter_map(move |(key, value)| Some((key?, value)));
+        let own = own.filter(|((found, _), _)| *found == space);
+        own.map(|((_, name), value)| (name, value)).collect::<Vec<_>>()
+    };
+    match segments {
+        [space] => {
+            let values = within(space);
+            let pairs = values
+                .iter()
+                .map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+            (!values.is_empty()).then(|| pairs::encode(pairs))
+        }
+        [space, name] => {
+            let found = within(space).into_iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| value.clone().into_bytes())
+        }
+        _ => None,
+    }
+}
+
+/// A message without fields, and its empty map.
+fn nothing_in(segments: &[&str]) -> Option<Vec<u8>> {
+    matches!(segments, [] | ["filter_metadata"]).then(Vec::new)
 }
 
 /// A whole map, or one of its values.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::header::Range;
-use super::{Guest, Outcome, Status, give, parts, piece, read, write_u32};
+use super::{Guest, Outcome, Status, give, parts, piece, read, slice, write_u32};
 use crate::generation::Generation;
 use crate::limits::Bound;
 use crate::shared::Refused;
@@ -62,9 +62,17 @@ pub(super) fn register(guest: &mut Guest<'_>, name: Range, to: u32) -> Outcome {
     Ok(write_u32(guest, to, id)?)
 }
 
-pub(super) fn resolve(guest: &mut Guest<'_>, name: Range, to: u32) -> Outcome {
+/// No plugin has a `vm_id`: under another one than the empty there are no queues.
+pub(super) fn resolve(guest: &mut Guest<'_>, vm: Range, name: Range, to: u32) -> Outcome {
+    let is_own = slice(guest, vm.0, vm.1)?.is_empty();
     let name = read(guest, name.0, name.1)?;
-    let id = guest.data().generation.host.shared.resolve(&name);
+    let id = guest
+        .data()
+        .generation
+        .host
+        .shared
+        .resolve(&name)
+        .filter(|_| is_own);
     Ok(write_u32(guest, to, id.ok_or(Status::NotFound)?)?)
 }
 

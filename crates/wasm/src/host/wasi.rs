@@ -2,7 +2,7 @@
 //! as log lines. There are no files, no sockets and no waiting.
 
 use super::{Guest, slice, write, write_u32, write_u64};
-use crate::limits::{WRITE_BYTES, WRITE_LINES, WRITE_PIECES};
+use crate::limits::Bound;
 use crate::state::State;
 use tollgate_base::clock;
 
@@ -95,34 +95,41 @@ pub(super) fn write_file(guest: &mut Guest<'_>, file: u32, vectors: u32, count: 
     if file != 1 && file != 2 {
         return BADF;
     }
-    let Ok(bytes) = gather(guest, vectors, count) else {
+    let Ok((bytes, is_all)) = gather(guest, vectors, count) else {
         return FAULT;
     };
+    if !is_all {
+        guest.data().generation.metrics.beyond(Bound::Write);
+    }
     let taken = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     print(guest.data_mut(), file, &bytes);
     errno(write_u32(guest, size_to, taken))
 }
 
-/// What one call takes of the pieces in a list of addresses and lengths.
-fn gather(guest: &Guest<'_>, vectors: u32, count: u32) -> Result<Vec<u8>, super::Status> {
+/// What one call takes of the pieces in a list of addresses and lengths, and whether that is all of them.
+fn gather(guest: &Guest<'_>, vectors: u32, count: u32) -> Result<(Vec<u8>, bool), super::Status> {
     let size = count.checked_mul(8).ok_or(super::Status::InvalidMemoryAccess)?;
     slice(guest, vectors, size)?;
-    let list = slice(guest, vectors, count.min(WRITE_PIECES) * 8)?;
-    let mut bytes = Vec::new();
+    let limits = &guest.data().generation.host.limits;
+    let pieces = u32::try_from(limits.write_pieces).unwrap_or(u32::MAX);
+    let list = slice(guest, vectors, size.min(pieces.saturating_mul(8)))?;
+    let (mut bytes, mut is_all) = (Vec::new(), count <= pieces);
     for vector in list.chunks_exact(8) {
         let number = |at: usize| {
             let bytes = vector.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
             bytes.map_or(0, u32::from_le_bytes)
         };
         let text = slice(guest, number(0), number(4))?;
-        let room = WRITE_BYTES - bytes.len();
+        let room = limits.write - bytes.len();
+        is_all &= text.len() <= room;
         bytes.extend_from_slice(text.get(..room).unwrap_or(text));
     }
     let mut ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
-    if let Some((last, _)) = ends.nth(WRITE_LINES - 1) {
+    if let Some((last, _)) = ends.nth(limits.write_lines.saturating_sub(1)) {
+        is_all &= last + 1 == bytes.len();
         bytes.truncate(last + 1);
     }
-    Ok(bytes)
+    Ok((bytes, is_all))
 }
 
 fn print(state: &mut State, file: u32, bytes: &[u8]) {

@@ -7,10 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tollgate_modules::{Fetcher, Options, Wanted};
+use tollgate_modules::{Fetcher, Options, PullPolicy, Wanted};
 use tollgate_upstream::Shared;
 
-use super::{FIRST_PAUSE, LARGE, LONGEST_PAUSE, Modules, aside};
+use super::{FIRST_PAUSE, LARGE, LONGEST_PAUSE, Modules, aside, asks_anew};
 use crate::artefact::Artefact;
 use crate::engine::{COMPILER, Tier, on_all_processors};
 use crate::tests::harness::{module, run_in_real_time};
@@ -229,6 +229,83 @@ fn what_could_not_be_fetched_is_asked_for_again() {
         assert!(publish(&modules, &specs)[0].is_some());
         assert_eq!(modules.find(specs[0].clone()).fault, None);
     });
+}
+
+/// As `publish`, for one object with a `resourceVersion`.
+fn publish_revised(modules: &Modules, spec: &Spec, revision: Option<&str>) -> Option<u64> {
+    modules.begin();
+    let found = modules.find_revised(spec.clone(), revision);
+    modules.published();
+    Some(found.generation?.version)
+}
+
+#[test]
+fn a_module_that_is_always_asked_for_is_asked_for_anew_when_its_object_has_changed() {
+    run_in_real_time(async {
+        let (one, other) = (padded(10), padded(11));
+        let texts = [&one[..], &one, &other].map(|bytes| answer("200 OK", bytes));
+        let (url, asked) = serve(
+            [
+                texts.to_vec(),
+                vec![answer("404 Not Found", b"")],
+                vec![texts[2].clone()],
+            ]
+            .concat(),
+        )
+        .await;
+        let modules = modules(None);
+        let mut wanted = spec_at(url);
+        wanted.source.policy = PullPolicy::Always;
+        let due = Arc::new(wanted.clone());
+        let revised = async |revision: Option<&str>, expected: usize| {
+            publish_revised(&modules, &wanted, revision);
+            later(FIRST_PAUSE).await;
+            modules.reload_if_due(&due);
+            modules.settled().await;
+            assert_eq!(asked.load(Ordering::Relaxed), expected, "{revision:?}");
+            publish_revised(&modules, &wanted, revision).unwrap()
+        };
+        let first = revised(Some("1"), 1).await;
+        assert_eq!(revised(Some("1"), 1).await, first);
+        assert_eq!(revised(None, 1).await, first);
+        // The same bytes are no new version.
+        assert_eq!(revised(Some("2"), 2).await, first);
+        let second = revised(Some("3"), 3).await;
+        assert!(second > first);
+        // Not while the fetcher would give its last answer again.
+        publish_revised(&modules, &wanted, Some("in between"));
+        modules.reload_if_due(&due);
+        modules.settled().await;
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+        // Where it is not to be had, the one before it stays, and it is asked for until it is there.
+        assert_eq!(revised(Some("4"), 4).await, second);
+        assert!(modules.find(wanted.clone()).fault.unwrap().contains("404"));
+        assert_eq!(revised(Some("4"), 5).await, second);
+        assert_eq!(modules.find(wanted.clone()).fault, None);
+    });
+}
+
+#[test]
+fn only_what_is_always_asked_for_is_asked_for_anew() {
+    let asked_anew = |url: &str, policy| {
+        asks_anew(&Wanted {
+            url: url.to_owned(),
+            policy,
+            ..Wanted::default()
+        })
+    };
+    for (url, policy, expected) in [
+        ("oci://r.example/p:1", PullPolicy::Always, true),
+        ("http://h/m.wasm", PullPolicy::Always, true),
+        ("oci://r.example/p:latest", PullPolicy::IfNotPresent, false),
+        ("oci://r.example/p:1", PullPolicy::Unspecified, false),
+        ("oci://r.example/p:latest", PullPolicy::Unspecified, true),
+        ("r.example:5000/p", PullPolicy::Unspecified, true),
+        ("r.example/p@sha256:00", PullPolicy::Unspecified, false),
+        ("http://h/latest", PullPolicy::Unspecified, false),
+    ] {
+        assert_eq!(asked_anew(url, policy), expected, "{url} {policy:?}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tollgate_body::{Body, Response};
 
@@ -108,6 +109,105 @@ fn calls_under_way_hold_so_many_bytes() {
 }
 
 #[test]
+fn so_many_calls_are_under_way() {
+    run(async {
+        let limits = Limits {
+            calls: 2,
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        let call =
+            format!(r#"(call $say (call $http_call @"s" {HEADERS} @"" @"" (i32.const 500) (i32.const 24)))"#);
+        let bench = setup
+            .service("s", |_| Ok(Response::new(Body::empty())))
+            .bench(&format!(
+                r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                     (drop (call $redis_init @"s" @"" @"" (i32.const 100)))
+                     {call} {call} {call}
+                     (call $say (call $redis_call @"s" @"*0" (i32.const 24)))
+                     (i32.const 0))"#
+            ));
+        assert_eq!(bench.ask().await.said(), [0, 0, 10, 10]);
+        assert_eq!(bench.beyond("wasm_calls_limit"), 2);
+        // What was answered makes room again.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(bench.ask().await.said(), [0, 0, 10, 10]);
+    });
+}
+
+/// Its first half is there at once, its end after 100 ms.
+fn slow(size: usize) -> Body {
+    let frame =
+        |size: usize| Ok::<_, tollgate_base::Error>(http_body::Frame::data(Bytes::from(vec![b'a'; size])));
+    let later = futures_util::stream::once(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        frame(size / 2)
+    });
+    let frames = futures_util::stream::iter([frame(size / 2)]).chain(later);
+    // What is polled is pinned, since it sleeps.
+    Body::boxed(http_body_util::StreamBody::new(Box::pin(frames)))
+}
+
+#[test]
+fn answers_that_are_on_their_way_hold_so_many_bytes() {
+    run(async {
+        let limits = Limits {
+            call_bytes: 1700,
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        let call = |service: &str| {
+            format!(
+                r#"(drop (call $http_call @"{service}" {HEADERS} @"" @"" (i32.const 500) (i32.const 24)))"#
+            )
+        };
+        let (a, b) = (call("a"), call("b"));
+        let bench = setup
+            .service("a", |_| Ok(Response::new(slow(1600))))
+            .service("b", |_| Ok(Response::new(slow(1600))))
+            .bench(&format!(
+                r#"(global $stream (mut i32) (i32.const 0))
+                   (func (export "proxy_on_request_headers") (param $id i32) (param i32 i32) (result i32)
+                     (global.set $stream (local.get $id))
+                     {a} {b}
+                     (i32.const 4))
+                   (func (export "proxy_on_http_call_response") (param i32) (param $token i32) (param $headers i32) (param $size i32) (param i32)
+                     (if (call $set_effective_context (global.get $stream)) (then unreachable))
+                     (call $say (local.get $token)) (call $say (local.get $headers))
+                     (call $say (i32.div_u (local.get $size) (i32.const 100)))
+                     (if (i32.eq (local.get $token) (i32.const 1)) (then (drop (call $continue_stream (i32.const 0))))))"#
+            ));
+        // Both fit alone, and not both at once. The one that is refused makes room for the other.
+        assert_eq!(bench.ask().await.said(), [2, 0, 0, 1, 1, 16]);
+        assert_eq!(bench.beyond("wasm_call_bytes_limit"), 1);
+    });
+}
+
+#[test]
+fn an_http_call_carries_the_trailers_that_it_was_given() {
+    run(async {
+        let setup = Setup::default().service("s", |request| {
+            let trailers = request.extensions().get::<http::HeaderMap>();
+            let shown = trailers.map_or("none", |trailers| trailers["x-sum"].to_str().unwrap());
+            let body = String::from_utf8_lossy(request.body().as_bytes().unwrap());
+            Ok(Response::new(Body::bytes(format!("{shown} {body}"))))
+        });
+        let trailers = r#"@"\01\00\00\00\05\00\00\00\01\00\00\00X-Sum\007\00""#;
+        let bench = setup.bench(&calling("s").replace(
+            &format!(r#"{HEADERS} @"" @"""#),
+            &format!(r#"{HEADERS} @"body" {trailers}"#),
+        ));
+        assert_eq!(bench.ask().await.got(), ["200", "7 body"]);
+    });
+}
+
+#[test]
 fn an_answer_after_the_request_is_delivered_to_the_plugin_context() {
     run(async {
         let setup = Setup::default().service("s", |_| Ok(Response::new(Body::empty())));
@@ -168,6 +268,48 @@ fn redis_calls_go_out_introduced_and_come_back_raw() {
             heard.starts_with("*3\r\n$4\r\nAUTH\r\n$1\r\nu\r\n$1\r\np\r\n*2\r\n$6\r\nSELECT\r\n$1\r\n3\r\n"),
             "{heard}"
         );
+    });
+}
+
+#[test]
+fn a_redis_reply_counts_among_the_answers() {
+    run(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(tollgate_base::task::spawn("redis", async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut piece = [0; 256];
+                let _ = stream.read(&mut piece).await;
+                let _ = stream
+                    .write_all(format!("$500\r\n{}\r\n", "a".repeat(500)).as_bytes())
+                    .await;
+            }
+        }));
+        for (call_bytes, expected, counted) in [(1000, [0, 5], 0), (300, [1, 0], 1)] {
+            let limits = Limits {
+                call_bytes,
+                ..Limits::default()
+            };
+            let setup = Setup {
+                limits,
+                ..Setup::default()
+            };
+            let bench = setup.address("r", address).bench(
+                r#"(global $stream (mut i32) (i32.const 0))
+                   (func (export "proxy_on_request_headers") (param $id i32) (param i32 i32) (result i32)
+                     (global.set $stream (local.get $id))
+                     (drop (call $redis_init @"r" @"" @"" (i32.const 60000)))
+                     (drop (call $redis_call @"r" @"*1\0d\0a$4\0d\0aPING\0d\0a" (i32.const 24)))
+                     (i32.const 4))
+                   (func (export "proxy_on_redis_call_response") (param i32 i32) (param $status i32) (param $size i32)
+                     (drop (call $set_effective_context (global.get $stream)))
+                     (call $say (local.get $status))
+                     (call $say (i32.div_u (local.get $size) (i32.const 100)))
+                     (drop (call $continue_stream (i32.const 0))))"#,
+            );
+            assert_eq!(bench.ask().await.said(), expected, "{call_bytes}");
+            assert_eq!(bench.beyond("wasm_call_bytes_limit"), counted);
+        }
     });
 }
 

@@ -7,6 +7,7 @@ use tollgate_body::{Body, Response};
 
 use super::harness::{Bench, Setup, chunks, get, post, run};
 use crate::limits::Limits;
+use crate::vm::Vm;
 
 /// Breaks on requests with the header `x-break`.
 fn breaking(how: &str) -> String {
@@ -56,6 +57,22 @@ fn an_endless_loop_is_cut() {
             ..Setup::default()
         };
         breaks(setup.bench(&breaking("(loop $forever (br $forever))"))).await;
+    });
+}
+
+/// As a module of AssemblyScript ends.
+#[test]
+fn abort_is_a_trap() {
+    run(async {
+        let setup = || Setup {
+            imports: r#"(import "env" "abort" (func $abort (param i32 i32 i32 i32)))"#,
+            ..Setup::default()
+        };
+        let how = "(call $abort (i32.const 0) (i32.const 0) (i32.const 3) (i32.const 7))";
+        breaks(setup().bench(&breaking(how))).await;
+        let start = format!(r#"(func (export "_initialize") {how})"#);
+        let refusal = Vm::start(&setup().bench(&start).generation, None).err().unwrap();
+        assert!(refusal.contains("abort at line 3, column 7"), "{refusal}");
     });
 }
 

@@ -1,5 +1,10 @@
 //! How messages pass: held, changed, answered, injected.
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use tollgate_base::Termination;
 use tollgate_body::{Body, Response};
@@ -228,6 +233,23 @@ fn a_local_reply_in_an_answers_place_is_the_gateways_own() {
 }
 
 #[test]
+fn a_local_reply_on_the_last_look_at_an_answer_takes_its_place() {
+    run(async {
+        for status in [0, 1] {
+            let bench = Setup::default().bench(&format!(
+                r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const {status}))
+                   (func (export "proxy_on_response_body") (param $id i32) (param $size i32) (param $end i32) (result i32)
+                     (if (local.get $end)
+                       (then (drop (call $send_local_response (i32.const 451) @"d" @"no" @"" (i32.const -1)))))
+                     (i32.const 0))"#
+            ));
+            let got = bench.send(get("/")).await;
+            assert_eq!((got.status, got.text()), (451, "no"), "{status}");
+        }
+    });
+}
+
+#[test]
 fn an_answer_that_nothing_holds_is_replaced_or_closed_all_the_same() {
     run(async {
         let answers = |call: &str| {
@@ -267,6 +289,122 @@ fn a_continue_that_came_before_the_pause_does_not_end_it() {
                    (then (call $say (i32.const 7)) (drop (call $continue_stream (i32.const 1))))))"#,
         );
         assert_eq!(bench.send(get("/")).await.said(), [7]);
+    });
+}
+
+/// Remembers its stream in `$stream`, answers the headers with `status`, and goes on with `tick` after 100 ms.
+fn resumed_by_a_tick(status: u32, tick: &str) -> String {
+    format!(
+        r#"(global $stream (mut i32) (i32.const 0))
+           (func (export "proxy_on_configure") (param i32 i32) (result i32)
+             (drop (call $set_tick_period_milliseconds (i32.const 100)))
+             (i32.const 1))
+           (func (export "proxy_on_request_headers") (param $id i32) (param i32 i32) (result i32)
+             (global.set $stream (local.get $id))
+             (i32.const {status}))
+           (func (export "proxy_on_tick") (param i32)
+             (if (i32.eqz (call $set_effective_context (global.get $stream))) (then {tick})))"#
+    )
+}
+
+const GO_ON: &str = "(drop (call $continue_stream (i32.const 0)))";
+
+/// Adds what it sees of the request's body and trailers to the shared value `seen`: `b`, its size and the end flag; `t`.
+const NOTES: &str = r#"
+    (global $notes (mut i32) (i32.const 0))
+    (func $note (param $byte i32)
+      (i32.store8 (i32.add (i32.const 512) (global.get $notes)) (local.get $byte))
+      (global.set $notes (i32.add (global.get $notes) (i32.const 1)))
+      (drop (call $set_shared_data @"seen" (i32.const 512) (global.get $notes) (i32.const 0))))
+    (func (export "proxy_on_request_body") (param $id i32) (param $size i32) (param $end i32) (result i32)
+      (call $note (i32.const 98))
+      (call $note (i32.add (i32.const 48) (local.get $size)))
+      (call $note (i32.add (i32.const 48) (local.get $end)))
+      (i32.const 0))
+    (func (export "proxy_on_request_trailers") (param i32 i32) (result i32) (call $note (i32.const 116)) (i32.const 0))"#;
+
+#[test]
+fn a_request_that_is_continued_does_not_wait_for_its_body() {
+    run(async {
+        for status in [1, 3, 4] {
+            let bench = Setup::default().bench(&(resumed_by_a_tick(status, GO_ON) + NOTES));
+            let (come, comes) = tokio::sync::oneshot::channel::<()>();
+            let late = futures_util::stream::once(async move {
+                comes.await.unwrap();
+                Ok::<_, tollgate_base::Error>(http_body::Frame::data(bytes::Bytes::from_static(b"late")))
+            });
+            let body = Body::boxed(http_body_util::StreamBody::new(late));
+            let upstream = async {
+                let arrived = tokio::time::timeout(Duration::from_secs(5), bench.arrived.notified());
+                let waited = arrived.await.is_err();
+                come.send(()).unwrap();
+                waited
+            };
+            let (got, waited) = tokio::join!(bench.send(post(body)), upstream);
+            assert!(!waited, "{status}: the head waits for the body");
+            assert_eq!((got.status, bench.seen().body), (200, "late".into()), "{status}");
+            let (seen, _) = bench.generation.host.shared.get(b"seen").unwrap();
+            assert!(seen.starts_with(b"b4"), "{status}: {seen:?}");
+        }
+    });
+}
+
+#[test]
+fn what_came_while_everything_was_held_is_shown_from_the_start() {
+    run(async {
+        for status in [3, 4] {
+            let bench = Setup::default().bench(&(resumed_by_a_tick(status, GO_ON) + NOTES));
+            let mut trailers = http::HeaderMap::new();
+            trailers.insert("x-one", "1".parse().unwrap());
+            let frames = [
+                Ok::<_, tollgate_base::Error>(http_body::Frame::data(bytes::Bytes::from_static(b"bo"))),
+                Ok(http_body::Frame::data(bytes::Bytes::from_static(b"dy"))),
+                Ok(http_body::Frame::trailers(trailers)),
+            ];
+            let body = Body::boxed(http_body_util::StreamBody::new(futures_util::stream::iter(
+                frames,
+            )));
+            let sent = tokio::time::timeout(Duration::from_secs(5), bench.send(post(body)));
+            drop(sent.await.expect("it was not continued"));
+            assert_eq!(bench.seen().body, "body", "{status}");
+            let (seen, _) = bench.generation.host.shared.get(b"seen").unwrap();
+            assert_eq!(seen, "b40t", "{status}");
+        }
+    });
+}
+
+#[test]
+fn a_body_held_by_status_three_is_refused_over_the_limit_and_by_four_not_read() {
+    run(async {
+        let send = async |status, tick| {
+            let mut bench = Setup::default().bench(&resumed_by_a_tick(status, tick));
+            bench.buffer_limit = 8;
+            let read = Rc::new(Cell::new(0));
+            let (count, seen) = (read.clone(), read.clone());
+            let frames = futures_util::stream::iter(["12345"; 4]).map(move |text| {
+                count.set(count.get() + 1);
+                Ok::<_, tollgate_base::Error>(http_body::Frame::data(bytes::Bytes::from_static(
+                    text.as_bytes(),
+                )))
+            });
+            let body = Body::boxed(http_body_util::StreamBody::new(frames));
+            let look = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                seen.get()
+            };
+            let sent = bench.send(post(body));
+            let (got, read) = tokio::join!(tokio::time::timeout(Duration::from_secs(5), sent), look);
+            let got = got.map(|got| {
+                (
+                    got.status,
+                    bench.seen.borrow().clone().map(|seen| seen.body.len()),
+                )
+            });
+            (got.ok(), read)
+        };
+        assert_eq!(send(3, "").await, (Some((413, None)), 2));
+        assert_eq!(send(4, GO_ON).await, (Some((200, Some(20))), 2));
+        assert_eq!(send(4, "").await, (None, 2));
     });
 }
 
@@ -371,5 +509,44 @@ fn changed_headers_choose_the_route_again_unless_the_module_says_off() {
         let off = r#"(drop (call $set_property @"clear_route_cache" @"off"))"#;
         let bench = Setup::default().bench(&handlers(off));
         assert_eq!(bench.send(get("/")).await.state("wasm.seen").unwrap(), "route-1");
+    });
+}
+
+#[test]
+fn the_first_interface_continues_and_clears_by_names_of_its_own() {
+    run(async {
+        let names = r#"
+            (import "env" "proxy_continue_request" (func $continue_request))
+            (import "env" "proxy_continue_response" (func $continue_response (result i32)))
+            (import "env" "proxy_clear_route_cache" (func $clear_route_cache (result i32)))"#;
+        let setup = Setup {
+            abi: "0_1_0",
+            imports: names,
+            ..Setup::default()
+        };
+        let bench = setup.bench(
+            r#"(global $stream (mut i32) (i32.const 0))
+               (func (export "proxy_on_configure") (param i32 i32) (result i32)
+                 (drop (call $set_tick_period_milliseconds (i32.const 100)))
+                 (i32.const 1))
+               (func (export "proxy_on_request_headers") (param $id i32) (param i32) (result i32)
+                 (global.set $stream (local.get $id))
+                 (if (call $clear_route_cache) (then unreachable))
+                 (i32.const 1))
+               (func (export "proxy_on_response_headers") (param i32 i32) (result i32) (i32.const 1))
+               (func (export "proxy_on_tick") (param i32)
+                 (if (call $set_effective_context (global.get $stream)) (then (return)))
+                 (if (call $get_header_map_size (i32.const 2) (i32.const 16))
+                   (then (call $continue_request))
+                   (else (call $say (i32.const 7)) (if (call $continue_response) (then unreachable)))))
+               (func (export "proxy_on_log") (param $id i32)
+                 (drop (call $get_property @"route_name" (i32.const 16) (i32.const 20)))
+                 (drop (call $set_property @"seen" (i32.load (i32.const 16)) (i32.load (i32.const 20)))))"#,
+        );
+        let sent = tokio::time::timeout(Duration::from_secs(5), bench.send(get("/")));
+        let got = sent.await.expect("it was not continued");
+        assert_eq!((got.status, got.said()), (200, vec![7]));
+        // No header was changed: the route was chosen again because the module asked for it.
+        assert_eq!(got.state("wasm.seen").unwrap(), "rerouted");
     });
 }

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
+use tokio::sync::Notify;
 use tollgate_base::{Error, clock};
 use tollgate_body::{Body, Request, Response};
 use tollgate_observe::record::{Connection, Original};
@@ -79,14 +80,30 @@ const IMPORTS: &[(&str, &str)] = &[
     ("set_upstream_override_host", "ii"),
 ];
 
-/// Names of all functions of the interface.
+/// What only some modules import, in the words of docs/wasm.md.
+const OTHERS: &[&str] = &[
+    "continue_request",
+    "continue_response",
+    "clear_route_cache",
+    "get_configuration",
+    "env.abort",
+    "proc_exit",
+];
+
+/// Names of all functions that modules may import.
 pub(super) fn functions() -> impl Iterator<Item = &'static str> {
-    IMPORTS.iter().map(|(name, _)| *name)
+    let known = IMPORTS.iter().map(|(name, _)| *name);
+    known.chain(OTHERS.iter().copied())
 }
 
 /// A whole module around handlers.
 pub(crate) fn module(abi: &str, handlers: &str) -> Vec<u8> {
-    let mut text = String::from("(module\n");
+    module_with("", abi, handlers)
+}
+
+/// The same with further imports.
+fn module_with(imports: &str, abi: &str, handlers: &str) -> Vec<u8> {
+    let mut text = format!("(module\n{imports}\n");
     for (name, parameters) in IMPORTS {
         let parameters: Vec<&str> = parameters
             .chars()
@@ -138,7 +155,7 @@ fn with_texts(text: &str) -> String {
     format!("{out}\n{data})")
 }
 
-/// An answer that the fake upstream or service gives.
+/// An answer that the fake upstream or service gives. Trailers of the request are among its extensions.
 pub(super) type Answer = Box<dyn Fn(&Request) -> Result<Response, Error>>;
 
 /// What went to the upstream.
@@ -161,6 +178,8 @@ pub(super) struct Bench {
     services: Rc<Services>,
     answer: RefCell<Answer>,
     pub(super) seen: RefCell<Option<Seen>>,
+    /// Told when a request's head has reached the upstream.
+    pub(super) arrived: Notify,
     pub(super) buffer_limit: usize,
 }
 
@@ -173,6 +192,12 @@ pub(super) struct Services {
 #[async_trait(?Send)]
 impl Caller for Services {
     async fn call(&self, cluster: &str, request: Request, _: Duration) -> Result<Response, Error> {
+        let (mut parts, body) = request.into_parts();
+        let collected = body.collect().await?;
+        if let Some(trailers) = collected.trailers() {
+            parts.extensions.insert(trailers.clone());
+        }
+        let request = Request::from_parts(parts, Body::bytes(collected.to_bytes()));
         match self.answers.get(cluster) {
             Some(answer) => answer(&request),
             None => Err(unknown_cluster(cluster)),
@@ -200,6 +225,8 @@ impl Caller for Services {
 /// How a bench is set up.
 pub(super) struct Setup {
     pub(super) abi: &'static str,
+    /// Imports beside those that every module has.
+    pub(super) imports: &'static str,
     pub(super) config: &'static str,
     pub(super) env: Vec<(String, String)>,
     pub(super) fail_open: bool,
@@ -211,6 +238,7 @@ impl Default for Setup {
     fn default() -> Self {
         Self {
             abi: "0_2_100",
+            imports: "",
             config: "",
             env: Vec::new(),
             fail_open: false,
@@ -236,7 +264,7 @@ impl Setup {
     }
 
     pub(super) fn bench(self, handlers: &str) -> Bench {
-        let bytes = module(self.abi, handlers);
+        let bytes = module_with(self.imports, self.abi, handlers);
         self.bench_of(&bytes)
     }
 
@@ -286,6 +314,7 @@ impl Setup {
             services,
             answer: RefCell::new(Box::new(|_| Ok(Response::new(Body::bytes("answer"))))),
             seen: RefCell::default(),
+            arrived: Notify::new(),
             buffer_limit: 1 << 20,
         }
     }
@@ -294,6 +323,7 @@ impl Setup {
 #[async_trait(?Send)]
 impl ChainHost for Bench {
     async fn forward(&self, exchange: &mut Exchange, mut request: Request) -> Result<Response, Error> {
+        self.arrived.notify_one();
         let is_whole = request.body().as_bytes().is_some();
         let body = request.body_mut().buffer("test", 1 << 24).await?;
         self.seen.replace(Some(Seen {
@@ -461,6 +491,16 @@ impl Bench {
                 books: &Books::default(),
             },
         );
+    }
+
+    /// How often modules ran into a limit.
+    pub(super) fn beyond(&self, limit: &str) -> u64 {
+        let mut page = String::new();
+        self.metrics.render(&mut page);
+        let label = format!(r#"limit="{limit}""#);
+        let is_it = |line: &&str| line.starts_with("tollgate_wasm_limits_total{") && line.contains(&label);
+        let line = page.lines().find(is_it);
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse().unwrap())
     }
 
     /// A plain request; what the module said and showed on it.

@@ -1,9 +1,11 @@
 //! Every host call with its statuses. The last test holds the list of calls against docs/wasm.md.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::harness::{Bench, Seen, Setup, functions, get, post, run};
-use crate::limits::{HEADER_FIELDS, Limits};
+use crate::limits::{Limits, Room};
+use tollgate_base::Flag;
 use tollgate_body::Body;
 
 /// Runs these instructions in a request-header callback.
@@ -138,7 +140,7 @@ fn a_head_takes_so_many_fields() {
         let got = bench.send(get("/")).await;
         assert_eq!(got.status, 200);
         let seen = bench.seen();
-        assert_eq!(seen.headers.len(), HEADER_FIELDS);
+        assert_eq!(seen.headers.len(), Room::default().fields);
         assert_eq!(seen.headers.get_all("x-kept").iter().collect::<Vec<_>>(), ["2"]);
         assert_eq!(seen.headers["x-late"], "1");
     });
@@ -268,6 +270,19 @@ fn a_body_grows_up_to_a_limit() {
     });
 }
 
+#[test]
+fn buffers_of_calls_are_there_in_their_callbacks_alone() {
+    run(async {
+        let calls = [
+            &format!("(call $get_buffer_bytes (i32.const 4) (i32.const 0) (i32.const 9) {TO})"),
+            &format!("(call $get_buffer_status (i32.const 4) {TO})"),
+            &format!("(call $get_buffer_bytes (i32.const 9) (i32.const 0) (i32.const 9) {TO})"),
+            &format!("(call $get_buffer_status (i32.const 9) {TO})"),
+        ];
+        assert_eq!(said(&calls.map(String::as_str)).await, [1, 1, 1, 1]);
+    });
+}
+
 async fn properties(paths: &[&str]) -> Vec<String> {
     let code: Vec<String> = paths
         .iter()
@@ -350,6 +365,68 @@ fn properties_that_plugins_leave() {
         assert_eq!(got.state("wasm.mine").unwrap(), "value");
         assert_eq!(got.state("wasm.ai_log").unwrap(), r#"{\"model\":\"m\"}"#);
         assert_eq!(got.record.span_tags.borrow()[0], ("k".into(), "v".to_owned()));
+    });
+}
+
+#[test]
+fn a_value_that_is_no_text_is_kept_as_it_is() {
+    run(async {
+        let bench = Setup::default().bench(&in_headers(&format!(
+            r#"(call $say (call $set_property @"mine" @"\ff\00\80a"))
+               (call $say (call $get_property @"mine" {TO}))
+               (call $say (i32.load (i32.const 20)))
+               (call $say (i32.eq (i32.load (i32.load (i32.const 16))) (i32.const 0x618000ff)))
+               (call $say (call $get_property @"filter_state\00wasm.mine" {TO}))
+               (call $say (i32.load (i32.const 20)))
+               (call $say (call $set_property @"mine" @"text"))
+               (call $say (call $get_property @"mine" {TO})) (call $show)
+               (call $say (call $set_property @"other" @"\c3\a9"))
+               (call $say (call $get_property @"other" {TO})) (call $show)
+               (drop (call $set_property @"logged" @"a\ff"))"#
+        )));
+        let got = bench.send(get("/")).await;
+        assert_eq!(bench.seen().said(), [0, 0, 4, 1, 0, 4, 0, 0, 0, 0]);
+        assert_eq!(bench.seen().got(), ["text", "é"]);
+        // A log line is text.
+        assert_eq!(got.state("wasm.logged").unwrap(), "a\u{fffd}");
+    });
+}
+
+#[test]
+fn flags_and_metadata_are_read() {
+    run(async {
+        let number = |path: &str, value: u64| {
+            format!(
+                r#"(call $say (call $get_property @"{path}" {TO}))
+                   (call $say (i64.eq (i64.load (i32.load (i32.const 16))) (i64.const {value})))"#
+            )
+        };
+        let empty = |path: &str| {
+            format!(
+                r#"(call $say (call $get_property @"{path}" {TO})) (call $say (i32.load (i32.const 20)))"#
+            )
+        };
+        let code = [
+            // UF and URX in Envoy's numbers.
+            number(r"response\00flags", 0x8020),
+            format!(
+                r#"(call $say (call $get_property @"metadata\00filter_metadata\00ns\00key" {TO})) (call $show)"#
+            ),
+            format!(r#"(call $say (call $get_property @"metadata\00filter_metadata\00ns\00none" {TO}))"#),
+            empty("route_metadata"),
+            empty(r"cluster_metadata\00filter_metadata"),
+            format!(r#"(call $say (call $get_property @"route_metadata\00filter_metadata\00istio" {TO}))"#),
+            format!(r#"(call $say (call $get_property @"upstream_host_metadata" {TO}))"#),
+        ];
+        let bench = Setup::default().bench(&in_headers(&code.concat()));
+        let mut exchange = bench.exchange(&get("/"));
+        exchange.record.flag(Flag::UpstreamConnectFailure);
+        exchange.record.flag(Flag::RetriesExhausted);
+        exchange.record.set_metadata("ns:key", "value".to_owned());
+        let outcome = bench.through(&mut exchange, get("/")).await;
+        bench.finish(exchange.record, outcome).await;
+        assert_eq!(bench.seen().said(), [0, 1, 0, 1, 0, 0, 0, 0, 1, 1]);
+        assert_eq!(bench.seen().got(), ["value"]);
     });
 }
 
@@ -442,6 +519,7 @@ fn shared_queues() {
             r#"(call $resolve_shared_queue @"" @"q" (i32.const 28))"#,
             r#"(call $register_shared_queue @"q" (i32.const 24))"#,
             r#"(call $resolve_shared_queue @"" @"q" (i32.const 28))"#,
+            r#"(call $resolve_shared_queue @"another vm" @"q" (i32.const 32))"#,
             "(i32.eq (i32.load (i32.const 24)) (i32.load (i32.const 28)))",
             &format!("(call $dequeue_shared_queue (i32.load (i32.const 24)) {TO})"),
             r#"(call $enqueue_shared_queue (i32.load (i32.const 24)) @"item")"#,
@@ -450,7 +528,7 @@ fn shared_queues() {
             "(i32.load (i32.const 20))",
             &format!("(call $dequeue_shared_queue (i32.const 99) {TO})"),
         ];
-        assert_eq!(said(&calls).await, [1, 0, 0, 1, 7, 0, 1, 0, 4, 1]);
+        assert_eq!(said(&calls).await, [1, 0, 0, 1, 1, 7, 0, 1, 0, 4, 1]);
     });
 }
 
@@ -548,6 +626,74 @@ fn foreign_functions() {
 }
 
 #[test]
+fn so_much_is_compressed_and_uncompressed_in_one_call() {
+    run(async {
+        let limits = Limits {
+            compress: 1000,
+            uncompress: 2000,
+            ..Limits::default()
+        };
+        let setup = Setup {
+            limits,
+            ..Setup::default()
+        };
+        let call = |name: &str, at: &str, size: &str| {
+            format!(r#"(call $say (call $call_foreign_function @"{name}" {at} {size} {TO}))"#)
+        };
+        let zeros = "(i32.const 300000)";
+        // What came out last goes in, and is what may be made.
+        let packed = "(i32.load (i32.const 16)) (i32.load (i32.const 20))";
+        let code = [
+            call("compress", zeros, "(i32.const 1001)"),
+            call("compress", zeros, "(i32.const 1000)"),
+            call("uncompress", packed, ""),
+            call(
+                "uncompress",
+                r#"@"\78\da\63\60\18\05\a3\60\14\8c\82\51\30\0a\46\c1\90\07\00\07\d1\00\01""#,
+                "",
+            ),
+            call("uncompress", zeros, "(i32.const 2001)"),
+            call("uncompress", zeros, "(i32.const 2000)"),
+        ];
+        let bench = setup.bench(&in_headers(&code.concat()));
+        assert_eq!(bench.ask().await.said(), [10, 0, 0, 10, 10, 3]);
+        assert_eq!(bench.beyond("wasm_compress_limit"), 1);
+        assert_eq!(bench.beyond("wasm_uncompress_limit"), 2);
+    });
+}
+
+#[test]
+fn a_line_of_log_is_so_long() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let log = Arc::new(file.reopen().unwrap());
+    let to_log = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_writer(log)
+        .finish();
+    tracing::subscriber::with_default(to_log, || {
+        run(async {
+            let bench = Setup::default().bench(&in_headers(
+                r#"(memory.fill (i32.const 65536) (i32.const 97) (i32.const 300000))
+                   (call $say (call $log (i32.const 2) (i32.const 65536) (i32.const 300000)))
+                   (call $say (call $log (i32.const 2) (i32.const 65536) (i32.const 65536)))
+                   (call $say (call $log (i32.const 2) (i32.const 524287) (i32.const 300000)))"#,
+            ));
+            // The Rust SDK takes no other status than 0 for what can be read.
+            assert_eq!(bench.ask().await.said(), [0, 0, 6]);
+            assert_eq!(bench.beyond("wasm_write_limit"), 1);
+        });
+    });
+    let log = std::fs::read_to_string(file.path()).unwrap();
+    let letters = |line: &str| {
+        line.split("root: ")
+            .nth(1)
+            .map_or(0, |text| text.matches('a').count())
+    };
+    let lengths: Vec<_> = log.lines().map(letters).filter(|length| *length > 1000).collect();
+    assert_eq!(lengths, [65_536, 65_536]);
+}
+
+#[test]
 fn grpc_calls_are_not_there() {
     run(async {
         let zeros = |count| "(i32.const 0) ".repeat(count);
@@ -609,7 +755,7 @@ fn injected_data_is_refused_outside_of_a_request() {
 fn the_documentation_names_each_host_call_and_a_test_that_exists() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/wasm.md");
     let page = std::fs::read_to_string(root).unwrap();
-    let tests: String = ["host_calls", "flow", "calls", "life"]
+    let tests: String = ["host_calls", "flow", "calls", "life", "faults"]
         .iter()
         .map(|file| {
             std::fs::read_to_string(format!("{}/src/tests/{file}.rs", env!("CARGO_MANIFEST_DIR"))).unwrap()

@@ -84,6 +84,68 @@ fn a_module_that_refuses_to_start_says_why() {
 }
 
 #[test]
+fn a_command_runs_on_after_its_start_has_left_with_zero() {
+    run(async {
+        let bench = |code: u32| {
+            let setup = Setup {
+                imports: r#"(import "wasi_snapshot_preview1" "proc_exit" (func $proc_exit (param i32)))"#,
+                ..Setup::default()
+            };
+            setup.bench(&format!(
+                r#"(global $started (mut i32) (i32.const 0))
+                   (func (export "_start")
+                     (global.set $started (i32.const 7))
+                     (call $proc_exit (i32.const {code}))
+                     unreachable)
+                   (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+                     (call $say (global.get $started))
+                     (i32.const 0))
+                   (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+                     (call $proc_exit (i32.const 0))
+                     (i32.const 0))"#
+            ))
+        };
+        let runs = bench(0);
+        let got = runs.send(get("/")).await;
+        assert_eq!(runs.seen().said(), [7]);
+        // Later it is the end of the instance.
+        assert_eq!((got.status, runs.generation.metrics.traps.get()), (503, 1));
+        let refusal = Vm::start(&bench(3).generation, None).err().unwrap();
+        assert!(
+            refusal.contains("the module ended itself with code 3"),
+            "{refusal}"
+        );
+    });
+}
+
+#[test]
+fn the_first_interface_asks_for_its_configuration() {
+    run(async {
+        let setup = Setup {
+            abi: "0_1_0",
+            imports: r#"(import "env" "proxy_get_configuration" (func $get_configuration (param i32 i32) (result i32)))"#,
+            config: "config!",
+            ..Setup::default()
+        };
+        let asks = r#"(call $get_configuration (i32.const 16) (i32.const 20))"#;
+        let bench = setup.bench(&format!(
+            r#"(func (export "proxy_on_vm_start") (param i32 i32) (result i32)
+                 (i32.and (i32.eqz {asks}) (i32.eqz (i32.load (i32.const 20)))))
+               (func (export "proxy_on_configure") (param i32 i32) (result i32)
+                 (if {asks} (then unreachable))
+                 (i32.and
+                   (i32.eq (i32.load (i32.const 20)) (i32.const 7))
+                   (i32.eq (i32.load8_u (i32.add (i32.load (i32.const 16)) (i32.const 6))) (i32.const 33))))
+               (func (export "proxy_on_request_headers") (param i32 i32) (result i32)
+                 (call $say {asks}) (call $say (i32.load (i32.const 20)))
+                 (call $say (call $get_configuration (i32.const -1) (i32.const 20)))
+                 (i32.const 0))"#
+        ));
+        assert_eq!(bench.ask().await.said(), [0, 0, 6]);
+    });
+}
+
+#[test]
 fn ticks_come_while_the_period_stands() {
     run(async {
         let bench = Setup::default().bench(

@@ -14,6 +14,10 @@ declare function removeHeader(map: i32, key: usize, keySize: usize): i32;
 declare function sendLocalResponse(status: i32, details: usize, detailsSize: usize, body: usize, bodySize: usize, headers: usize, headersSize: usize, grpc: i32): i32;
 @external("env", "proxy_http_call")
 declare function httpCall(cluster: usize, clusterSize: usize, headers: usize, headersSize: usize, body: usize, bodySize: usize, trailers: usize, trailersSize: usize, timeout: i32, token: usize): i32;
+@external("env", "proxy_redis_init")
+declare function redisInit(cluster: usize, clusterSize: usize, user: usize, userSize: usize, password: usize, passwordSize: usize, timeout: i32): i32;
+@external("env", "proxy_redis_call")
+declare function redisCall(cluster: usize, clusterSize: usize, query: usize, querySize: usize, token: usize): i32;
 @external("env", "proxy_continue_stream")
 declare function continueStream(type: i32): i32;
 @external("env", "proxy_set_effective_context")
@@ -22,7 +26,9 @@ declare function setEffectiveContext(context: u32): i32;
 declare function log(level: i32, text: usize, size: usize): i32;
 
 const LANGUAGE = "assemblyscript";
-const REQUEST_BODY = 0, RESPONSE_BODY = 1, PLUGIN_CONFIG = 7;
+const REDIS_CLUSTER = "outbound|6379||redis.static";
+const INCR = "*2\r\n$4\r\nINCR\r\n$5\r\nsuite\r\n";
+const REQUEST_BODY = 0, RESPONSE_BODY = 1, PLUGIN_CONFIG = 7, REDIS_REPLY = 9;
 const REQUEST_HEADERS = 0, RESPONSE_HEADERS = 2, CALL_HEADERS = 6;
 // In this version of the ABI a paused header callback stops the body too: who waits for the body pauses there.
 const CONTINUE = 0, PAUSE = 1, STOP_ALL = 4;
@@ -114,10 +120,14 @@ export function proxy_on_log(context: u32): void {}
 
 export function proxy_on_configure(context: u32, size: i32): i32 {
   const config = buffer(PLUGIN_CONFIG, size);
-  const known = ["transform", "reply", "callout", "stream", "rewrite", "trap"];
+  const known = ["transform", "reply", "callout", "stream", "rewrite", "redis", "trap"];
   mode = "";
   for (let index = 0; index < known.length; index++) {
     if (config.includes('"mode"') && config.includes('"' + known[index] + '"')) mode = known[index];
+  }
+  if (mode == "redis") {
+    const cluster = new Text(REDIS_CLUSTER);
+    if (redisInit(cluster.at, cluster.size, 0, 0, 0, 0, 1000) != 0) return 0;
   }
   if (mode == "") say("no known mode");
   return mode == "" ? 0 : 1;
@@ -134,6 +144,8 @@ export function proxy_on_request_headers(context: u32, count: i32, end: i32): i3
     return PAUSE;
   } else if (mode == "callout") {
     return callOut(context);
+  } else if (mode == "redis") {
+    return countUp(context);
   } else if (mode == "rewrite") {
     remove(REQUEST_HEADERS, "content-length");
   } else if (mode == "trap" && header(REQUEST_HEADERS, "x-trap") != null) {
@@ -157,6 +169,23 @@ export function proxy_on_http_call_response(context: u32, token: u32, headers: i
   setEffectiveContext(waiting.get(token));
   waiting.delete(token);
   replace(REQUEST_HEADERS, "x-callout-status", status == null ? "none" : status);
+  continueStream(0);
+}
+
+function countUp(context: u32): i32 {
+  const cluster = new Text(REDIS_CLUSTER), query = new Text(INCR);
+  if (redisCall(cluster.at, cluster.size, query.at, query.size, place) != 0) return CONTINUE;
+  waiting.set(load<u32>(place), context);
+  return STOP_ALL;
+}
+
+export function proxy_on_redis_call_response(context: u32, token: u32, status: u32, size: i32): void {
+  const reply = buffer(REDIS_REPLY, size);
+  if (!waiting.has(token)) return;
+  setEffectiveContext(waiting.get(token));
+  waiting.delete(token);
+  // ":7\r\n"
+  if (status == 0 && reply.startsWith(":") && reply.endsWith("\r\n")) replace(REQUEST_HEADERS, "x-redis", reply.slice(1, -2));
   continueStream(0);
 }
 

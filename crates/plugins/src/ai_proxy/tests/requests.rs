@@ -1,5 +1,6 @@
 //! What a vendor gets.
 
+use http_body_util::BodyExt;
 use serde_json::json;
 
 use super::*;
@@ -331,4 +332,20 @@ async fn the_first_byte_has_its_own_timer() {
     );
     let generic = json!({"type": "generic", "firstByteTimeout": 1500});
     assert_eq!(sent(generic, chat(json!({}))).await.header(header), Some("1500"));
+}
+
+#[tokio::test]
+async fn a_prompt_that_passes_through_is_estimated_where_it_is_at_hand() {
+    let provider = json!({"type": "openai", "apiTokens": ["t"], "protocol": "original"});
+    let ask = json!({"contents": [{"parts": [{"text": "a".repeat(40)}]}]}).to_string();
+    let vendor = Vendor::answering([Scripted::json(200, &json!([{"text": "abcdefgh"}]))]);
+    let mut exchange = exchange();
+    let request = post("/v1beta/models/m:streamGenerateContent", &ask);
+    let answer = run_in(&mut exchange, &plugin(provider), &vendor, request)
+        .await
+        .unwrap();
+    drop(answer.into_body().collect().await.unwrap());
+    crate::testing::settled(&exchange.record);
+    let usage = exchange.record.usage.borrow();
+    assert_eq!((usage.tokens.input, usage.tokens.output), (10, 2));
 }

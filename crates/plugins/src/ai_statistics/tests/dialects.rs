@@ -193,6 +193,17 @@ const CASES: &[Case] = &[
         tokens: [4, 6, 10, 0, 0],
     },
     Case {
+        name: "Gemini, streamed as an array",
+        path: "/v1beta/models/gemini-2.5:streamGenerateContent",
+        events: &[
+            "[{\n  \"candidates\": [{\"content\": {\"parts\": [{\"text\": \"a\\\"]}\"}]}}],\n  \"usageMetadata\": {\"promptTokenCount\": 4, \"totalTokenCount\": 4},\n  \"modelVersion\": \"gemini-2.5-flash\"\n}\n",
+            ",\r\n{\n  \"candidates\": [{\"content\": {\"parts\": [{\"text\": \"b\"}]}}],\n  \"usageMetadata\": {\"promptTokenCount\": 4, \"candidatesTokenCount\": 6, \"totalTokenCount\": 10},\n  \"modelVersion\": \"gemini-2.5-flash\"\n}\n]",
+        ],
+        streamed: false,
+        model: Some("gemini-2.5-flash"),
+        tokens: [4, 6, 10, 0, 0],
+    },
+    Case {
         name: "DashScope's own",
         path: "/api/v1/services/aigc/text-generation/generation",
         events: &[

@@ -300,6 +300,81 @@ async fn what_gemini_says_before_the_end_is_no_last_word() {
     }
 }
 
+/// An answer of Gemini's `streamGenerateContent` that was not asked for as events.
+fn array(pieces: Vec<Step>) -> Scene {
+    let mut scene = Scene::chat(json!({"attributes": [
+        {"key": "said", "value_source": "response_streaming_body", "value": "candidates.0.content.parts.0.text",
+            "rule": "append", "apply_to_log": true}]}));
+    scene.path = "/v1beta/models/gemini-2.5:streamGenerateContent";
+    scene.content_type = "application/json; charset=UTF-8";
+    scene.answer = pieces;
+    scene
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_array_that_grows_is_a_stream_of_its_elements() {
+    let element = |text: &str, usage: &Value| {
+        json!({"candidates": [{"content": {"parts": [{"text": text}]}}], "usageMetadata": usage}).to_string()
+    };
+    let none = json!(null);
+    let first = json!({"promptTokenCount": 9, "totalTokenCount": 9});
+    let last = json!({"promptTokenCount": 9, "candidatesTokenCount": 5, "totalTokenCount": 14});
+    for (pieces, expected) in [
+        // Cut before a report, and before the last one.
+        (
+            vec![say("[".to_owned() + &element("abcdefgh", &none)), Step::Cut],
+            (Source::Estimated, None, 2, "abcdefgh"),
+        ),
+        (
+            vec![
+                say("[".to_owned() + &element("abcd", &first)),
+                say("\n,\n".to_owned() + &element("efgh", &first) + "\n,\n{\"candidates\""),
+                Step::Cut,
+            ],
+            (Source::Estimated, Some(9), 2, "abcdefgh"),
+        ),
+        (
+            vec![
+                say("["),
+                Step::Wait(500),
+                say(element("abcd", &first)),
+                Step::Wait(500),
+                say(",".to_owned() + &element("efgh", &last)),
+                say("]"),
+            ],
+            (Source::Provider, Some(9), 5, "abcdefgh"),
+        ),
+    ] {
+        let left = play(array(pieces)).await;
+        let (source, input, output) = counted(&left);
+        assert_eq!((source, output), (Some(expected.0), expected.2));
+        assert!(expected.1.is_none_or(|expected| expected == input), "{input}");
+        let log = left.ai_log();
+        assert_eq!(
+            (&log["said"], &log["response_type"]),
+            (&json!(expected.3), &json!("stream"))
+        );
+        if source == Some(Source::Provider) {
+            assert_eq!(log["llm_first_token_duration"], 500, "{log}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_array_of_any_length_is_read_in_bounded_memory() {
+    const PIECE: usize = 1024 * 1024;
+    let mut pieces = vec![say("[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"")];
+    pieces.extend(vec![Step::Bytes(vec![b'a'; PIECE]); 20]);
+    pieces.push(say("\"}]}}]}"));
+    pieces.extend(vec![say(",{\"candidates\":[]}"); 10_000]);
+    pieces.push(say(
+        ",{\"usageMetadata\":{\"promptTokenCount\":9,\"candidatesTokenCount\":5,\"totalTokenCount\":14}}]",
+    ));
+    let left = play(array(pieces)).await;
+    assert_eq!(counted(&left), (Some(Source::Provider), 9, 5));
+    assert!(!left.keeps_a_body());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_compressed_stream_may_end_without_its_blank_line() {
     use flate2::{Compression, write::GzEncoder};

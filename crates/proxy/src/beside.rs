@@ -1,6 +1,7 @@
-//! A compressed event stream: its bytes pass as they are, and a copy is read beside them for the end that it must say.
+//! Answers whose bytes pass as they are while a copy is read beside them for the end that they must say: event streams that
+//! are compressed, and arrays that grow, compressed or not.
 //!
-//! Called by `truncation`. No error event fits between compressed bytes, so an answer that ends too soon ends in a reset.
+//! Called by `truncation`. No error event fits between such bytes, so an answer that ends too soon ends in a reset.
 //! What is not of the coding that it names, or longer than is read, passes unseen: it is not held against the vendor.
 
 use std::pin::Pin;
@@ -11,37 +12,81 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tollgate_base::Error;
+use tollgate_base::{Error, Termination};
 use tollgate_body::coding::Unpacked;
 use tollgate_body::{Body, Response, Source};
 use tollgate_observe::Record;
 
+use crate::array::ArrayWatch;
 use crate::terminal::Watch;
 use crate::truncation::{WholeEvents, look, unsaid};
 
-/// Guards an answer of this coding; one that cannot be read, or whose end is not known, stays as it is.
-pub(crate) fn guard(coding: &HeaderValue, record: &Rc<Record>, watch: Watch, response: &mut Response) {
-    if let Ok(coding) = coding.to_str()
-        && !watch.seen()
-        && let Some(unpacked) = Unpacked::of(coding)
-    {
-        let reading = Reading {
-            unpacked,
-            events: WholeEvents::default(),
-            watch,
-        };
-        // A body that has kept its promise would not be asked for its end.
-        response.headers_mut().remove(CONTENT_LENGTH);
-        let body = response.body_mut().take();
-        *response.body_mut() = Body::source(Encoded {
-            body,
-            record: record.clone(),
-            reading: Some(reading),
-        });
+/// The end that an answer must say, and how it is looked for.
+pub(crate) enum End {
+    /// In an event.
+    Event(WholeEvents, Watch),
+    /// By closing its array.
+    Bracket(ArrayWatch),
+}
+
+impl End {
+    /// Of a stream of events.
+    pub(crate) fn in_events(watch: Watch) -> Self {
+        Self::Event(WholeEvents::default(), watch)
+    }
+
+    fn read(&mut self, plain: Bytes, record: &Record) {
+        match self {
+            Self::Event(events, watch) => {
+                if let Some(whole) = events.pass(plain) {
+                    look(watch, record, &whole);
+                }
+            }
+            Self::Bracket(watch) => {
+                watch.look(&plain);
+                if watch.failed() {
+                    record.terminate(Termination::UpstreamError);
+                }
+            }
+        }
+    }
+
+    /// Nothing more comes.
+    fn finish(&mut self, record: &Record) {
+        if let Self::Event(events, watch) = self {
+            look(watch, record, &events.rest());
+        }
+    }
+
+    fn seen(&self) -> bool {
+        match self {
+            Self::Event(_, watch) => watch.seen(),
+            Self::Bracket(watch) => watch.seen(),
+        }
     }
 }
 
-struct Encoded {
+/// Guards an answer of this coding; one that cannot be read, or whose end is not known, stays as it is.
+pub(crate) fn guard(coding: Option<&HeaderValue>, record: &Rc<Record>, end: End, response: &mut Response) {
+    let unpacked = coding.map(|coding| coding.to_str().ok().and_then(Unpacked::of));
+    if end.seen() || matches!(unpacked, Some(None)) {
+        return;
+    }
+    let reading = Reading {
+        unpacked: unpacked.flatten(),
+        end,
+    };
+    // A body that has kept its promise would not be asked for its end.
+    response.headers_mut().remove(CONTENT_LENGTH);
+    let body = response.body_mut().take();
+    *response.body_mut() = Body::source(Beside {
+        body,
+        record: record.clone(),
+        reading: Some(reading),
+    });
+}
+
+struct Beside {
     body: Body,
     record: Rc<Record>,
     /// `None` once the answer has said that it is over, or cannot be read.
@@ -50,31 +95,32 @@ struct Encoded {
 
 /// The copy.
 struct Reading {
-    unpacked: Unpacked,
-    events: WholeEvents,
-    watch: Watch,
+    /// `None`: what passes is the text itself.
+    unpacked: Option<Unpacked>,
+    end: End,
 }
 
 impl Reading {
     /// Whether there is something left to look for.
-    fn read(&mut self, data: &[u8], record: &Record) -> bool {
-        self.unpacked.frame(data, |plain| {
-            if let Some(whole) = self.events.pass(plain) {
-                look(&mut self.watch, record, &whole);
-            }
-        });
-        self.unpacked.is_readable() && !self.watch.seen()
+    fn read(&mut self, data: &Bytes, record: &Record) -> bool {
+        let end = &mut self.end;
+        match &mut self.unpacked {
+            Some(unpacked) => unpacked.frame(data, |plain| end.read(plain, record)),
+            None => end.read(data.clone(), record),
+        }
+        let is_readable = self.unpacked.as_ref().is_none_or(Unpacked::is_readable);
+        is_readable && !self.end.seen()
     }
 
     /// Whether the answer says that it is over with its last bytes.
     fn ends_well(mut self, record: &Record) -> bool {
-        look(&mut self.watch, record, &self.events.rest());
-        self.watch.seen()
+        self.end.finish(record);
+        self.end.seen()
     }
 }
 
-impl Encoded {
-    fn read(&mut self, data: &[u8]) {
+impl Beside {
+    fn read(&mut self, data: &Bytes) {
         let record = &self.record;
         self.reading.take_if(|reading| !reading.read(data, record));
     }
@@ -86,7 +132,7 @@ impl Encoded {
     }
 }
 
-impl HttpBody for Encoded {
+impl HttpBody for Beside {
     type Data = Bytes;
     type Error = Error;
 
@@ -117,7 +163,7 @@ impl HttpBody for Encoded {
     }
 }
 
-impl Source for Encoded {
+impl Source for Beside {
     fn is_dry(&mut self, context: &mut Context<'_>) -> bool {
         self.body.is_dry(context)
     }
@@ -143,12 +189,8 @@ mod tests {
         let source = StreamBody::new(futures_util::stream::iter(pieces));
         let mut response = Response::new(Body::boxed(source));
         let coding = HeaderValue::from_str(coding).expect("a value");
-        guard(
-            &coding,
-            &Rc::new(record()),
-            Watch::over(Some(Api::Chat)),
-            &mut response,
-        );
+        let end = End::in_events(Watch::over(Some(Api::Chat)));
+        guard(Some(&coding), &Rc::new(record()), end, &mut response);
         let mut body = response.into_body();
         let mut passed = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -192,8 +234,8 @@ mod tests {
             let mut response = Response::new(Body::bytes("12345"));
             response.headers_mut().insert(CONTENT_LENGTH, 5.into());
             let value = HeaderValue::from_static(coding);
-            let watch = Watch::over(Some(Api::Chat));
-            guard(&value, &Rc::new(record()), watch, &mut response);
+            let end = End::in_events(Watch::over(Some(Api::Chat)));
+            guard(Some(&value), &Rc::new(record()), end, &mut response);
             let is_promised = response.headers().contains_key(CONTENT_LENGTH);
             let is_known = response.body().size_hint().exact().is_some();
             assert_eq!((is_promised, is_known), (!is_guarded, !is_guarded), "{coding}");
