@@ -270,7 +270,8 @@ impl<'a> Compiler<'a, '_> {
             };
             self.rendered(&config).into_owned()
         })?;
-        let found = self.input.options.modules.find(spec);
+        let revision = self.plugin.metadata.resource_version.as_deref();
+        let found = self.input.options.modules.find_revised(spec, revision);
         if let Some(fault) = found.fault {
             let consequence = match (&found.generation, self.plugin.spec.fail_strategy) {
                 (Some(_), _) => "the version before it stays",
