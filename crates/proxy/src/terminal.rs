@@ -1,4 +1,4 @@
-//! Whether a streamed answer has said that it is whole: `[DONE]`, a finish reason, `message_stop`, or an error event.
+//! Whether a streamed answer has said that it is whole: `[DONE]`, a reason to stop, `message_stop`, or an error event.
 //!
 //! Framing alone does not tell: a body that ends with its connection, and a cut that a proxy in between has tidied
 //! up, look like a clean end. Only for APIs whose end is defined; never parses JSON.
@@ -56,6 +56,8 @@ macro_rules! needle {
 needle!(DONE, "[DONE]");
 needle!(FINISH_REASON, "\"finish_reason\"");
 needle!(STOP_REASON, "\"stop_reason\"");
+needle!(FINISH_REASON_OF_GEMINI, "\"finishReason\"");
+needle!(BLOCK_REASON, "\"blockReason\"");
 needle!(MESSAGE_STOP, "\"message_stop\"");
 needle!(ERROR, "\"error\"");
 needle!(ERROR_EVENT, "event:error");
@@ -90,6 +92,12 @@ static RESPONSES: Marks = Marks {
         b"type",
     ],
 };
+/// A prompt that was blocked has no candidate, and so nothing that finished.
+static GEMINI: Marks = Marks {
+    whole: &[Mark::Field(&FINISH_REASON_OF_GEMINI), Mark::Field(&BLOCK_REASON)],
+    failed: &[Mark::Field(&ERROR)],
+    names: &[b"finishReason", b"blockReason", b"error"],
+};
 static UNKNOWN: Marks = Marks {
     whole: &[],
     failed: &[],
@@ -103,6 +111,7 @@ impl Watch {
             Some(Api::Chat | Api::Completions) => &CHAT,
             Some(Api::AnthropicMessages) => &MESSAGES,
             Some(Api::Responses) => &RESPONSES,
+            Some(Api::GeminiStreamGenerate) => &GEMINI,
             _ => &UNKNOWN,
         };
         Self {
@@ -265,6 +274,20 @@ mod tests {
     }
 
     #[test]
+    fn gemini_ends_with_a_finish_reason_a_block_reason_or_an_error() {
+        let text = r#"data: {"candidates":[{"content":{"parts":[{"text":"\"finishReason\": 1"}]}}]}"#;
+        assert!(!whole(Api::GeminiStreamGenerate, &format!("{text}\r\n\r\n")));
+        for last in [
+            r#"{"candidates":[{"content":{"parts":[{"text":"."}]},"finishReason": "STOP"}],"usageMetadata":{}}"#,
+            r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":5}}"#,
+            r#"{"error":{"code":503,"status":"UNAVAILABLE"}}"#,
+        ] {
+            let events = format!("{text}\r\n\r\ndata: {last}\r\n\r\n");
+            assert!(whole(Api::GeminiStreamGenerate, &events), "{last}");
+        }
+    }
+
+    #[test]
     fn an_error_event_is_an_end_but_no_good_one() {
         let failed = |api: Api, events: &[&str]| {
             let mut watch = Watch::over(Some(api));
@@ -310,7 +333,7 @@ mod tests {
 
     #[test]
     fn all_that_has_quotes_has_a_name() {
-        for marks in [&CHAT, &MESSAGES, &RESPONSES] {
+        for marks in [&CHAT, &MESSAGES, &RESPONSES, &GEMINI] {
             for mark in marks.all() {
                 let needle = mark.needle().needle();
                 let name = needle
